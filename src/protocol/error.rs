@@ -1,0 +1,237 @@
+//! Errors and notices: those that Causeway makes itself, and what it needs to know of those that
+//! servers send (manual, section "Error and Notice Message Fields").
+
+use bytes::BytesMut;
+use pgwire::messages::Message;
+use pgwire::messages::response::{ErrorResponse, NoticeResponse};
+
+use super::frame::cstring;
+
+/// A five-character error code (manual, appendix "PostgreSQL Error Codes").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SqlState(pub [u8; 5]);
+
+macro_rules! sql_states {
+    ($($name:ident = $code:literal),* $(,)?) => {
+        impl SqlState {
+            $(pub const $name: SqlState = SqlState(*$code);)*
+        }
+    };
+}
+
+sql_states! {
+    SUCCESSFUL_COMPLETION = b"00000",
+    WARNING = b"01000",
+    CONNECTION_FAILURE = b"08006",
+    TRANSACTION_RESOLUTION_UNKNOWN = b"08007",
+    PROTOCOL_VIOLATION = b"08P01",
+    FEATURE_NOT_SUPPORTED = b"0A000",
+    INVALID_PARAMETER_VALUE = b"22023",
+    ACTIVE_SQL_TRANSACTION = b"25001",
+    READ_ONLY_SQL_TRANSACTION = b"25006",
+    IN_FAILED_SQL_TRANSACTION = b"25P02",
+    INVALID_AUTHORIZATION = b"28000",
+    INVALID_PASSWORD = b"28P01",
+    SERIALIZATION_FAILURE = b"40001",
+    DEADLOCK_DETECTED = b"40P01",
+    SYNTAX_ERROR = b"42601",
+    UNDEFINED_COLUMN = b"42703",
+    UNDEFINED_FUNCTION = b"42883",
+    UNDEFINED_OBJECT = b"42704",
+    QUERY_CANCELED = b"57014",
+    INVALID_SCHEMA_NAME = b"3F000",
+    UNDEFINED_TABLE = b"42P01",
+    TOO_MANY_CONNECTIONS = b"53300",
+    PROGRAM_LIMIT_EXCEEDED = b"54000",
+    OBJECT_NOT_IN_PREREQUISITE_STATE = b"55000",
+    ADMIN_SHUTDOWN = b"57P01",
+    CRASH_SHUTDOWN = b"57P02",
+    CANNOT_CONNECT_NOW = b"57P03",
+    IDLE_SESSION_TIMEOUT = b"57P05",
+    INTERNAL_ERROR = b"XX000",
+}
+
+impl SqlState {
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("XX000")
+    }
+
+    /// Whether the code is of the class with these two characters.
+    pub fn in_class(&self, class: &[u8; 2]) -> bool {
+        self.0[..2] == class[..]
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The connection ends with it.
+    Fatal,
+    Error,
+    Warning,
+}
+
+impl Severity {
+    fn as_str(self) -> &'static str {
+        match self {
+            Severity::Fatal => "FATAL",
+            Severity::Error => "ERROR",
+            Severity::Warning => "WARNING",
+        }
+    }
+}
+
+/// An error or a notice that Causeway itself makes, in PostgreSQL's form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub severity: Severity,
+    pub code: SqlState,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+}
+
+impl Fault {
+    /// The message is put behind `causeway: `, so that nobody takes it for the server's.
+    pub fn new(severity: Severity, code: SqlState, message: impl AsRef<str>) -> Fault {
+        Fault {
+            severity,
+            code,
+            message: format!("causeway: {}", message.as_ref()),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    pub fn error(code: SqlState, message: impl AsRef<str>) -> Fault {
+        Fault::new(Severity::Error, code, message)
+    }
+
+    pub fn fatal(code: SqlState, message: impl AsRef<str>) -> Fault {
+        Fault::new(Severity::Fatal, code, message)
+    }
+
+    /// A message exactly as PostgreSQL words it, for where clients compare it.
+    pub fn verbatim(severity: Severity, code: SqlState, message: impl Into<String>) -> Fault {
+        Fault {
+            severity,
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Fault {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Fault {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same fault, ending the connection.
+    pub fn into_fatal(mut self) -> Fault {
+        self.severity = Severity::Fatal;
+        self
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// Appends it as an ErrorResponse, or as a NoticeResponse where it is only a warning.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut fields = vec![
+            (b'S', self.severity.as_str().to_owned()),
+            (b'V', self.severity.as_str().to_owned()),
+            (b'C', self.code.as_str().to_owned()),
+            (b'M', self.message.clone()),
+        ];
+        fields.extend(self.detail.iter().map(|detail| (b'D', detail.clone())));
+        fields.extend(self.hint.iter().map(|hint| (b'H', hint.clone())));
+        for (_, text) in &mut fields {
+            text.retain(|letter| letter != '\0');
+        }
+        let mut bytes = BytesMut::new();
+        let encoded = match self.severity {
+            Severity::Warning => NoticeResponse::new(fields).encode(&mut bytes),
+            Severity::Error | Severity::Fatal => ErrorResponse::new(fields).encode(&mut bytes),
+        };
+        debug_assert!(encoded.is_ok(), "a fault is far below the length limit");
+        out.extend_from_slice(&bytes);
+    }
+}
+
+/// What a server's ErrorResponse says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorSummary<'a> {
+    pub code: SqlState,
+    /// FATAL or PANIC: the server is going away.
+    pub fatal: bool,
+    pub message: &'a [u8],
+}
+
+/// Reads an ErrorResponse body, or the beginning of one: the code and the message come early.
+pub fn summary(body: &[u8]) -> ErrorSummary<'_> {
+    let mut found = ErrorSummary {
+        code: SqlState::INTERNAL_ERROR,
+        fatal: false,
+        message: b"",
+    };
+    let mut rest = body;
+    while let Some((&field, after)) = rest.split_first()
+        && field != 0
+        && let Some((value, after)) = cstring(after)
+    {
+        match field {
+            b'C' => {
+                if let Ok(code) = value.try_into() {
+                    found.code = SqlState(code);
+                }
+            }
+            b'V' => found.fatal = value == b"FATAL" || value == b"PANIC",
+            b'M' => found.message = value,
+            _ => {}
+        }
+        rest = after;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::Frame;
+    use super::*;
+
+    #[test]
+    fn a_fault_is_read_back_as_it_was_made() {
+        let mut bytes = Vec::new();
+        Fault::fatal(SqlState::INVALID_PASSWORD, "no\0 entry")
+            .with_detail("d")
+            .with_hint("h")
+            .encode(&mut bytes);
+        let frame = Frame::read(&bytes).unwrap().unwrap();
+        assert_eq!((frame.tag, frame.bytes.len()), (b'E', bytes.len()));
+        assert_eq!(
+            summary(frame.body()),
+            ErrorSummary {
+                code: SqlState::INVALID_PASSWORD,
+                fatal: true,
+                message: b"causeway: no entry",
+            }
+        );
+    }
+
+    #[test]
+    fn a_broken_error_body_is_still_an_error() {
+        for body in [&b""[..], b"C", b"C123", b"C123\0", b"SX\0V", b"\0"] {
+            assert_eq!(summary(body).code, SqlState::INTERNAL_ERROR, "{body:?}");
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! The replies that a server owes: one entry for each message that was sent to it, in order, each
+//! with what is to become of its reply. Whether a server is at rest, in COPY or out of step is
+//! told by this queue and by nothing else.
+
+use std::collections::VecDeque;
+
+use super::frame::backend;
+
+/// Which prepared statement a Parse was for; 0 is the unnamed one.
+pub type StatementId = u32;
+
+/// A frontend message, by the reply that ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Ends with ReadyForQuery.
+    Query,
+    /// Ends with ReadyForQuery.
+    FunctionCall,
+    /// Ends with ReadyForQuery.
+    Sync,
+    Parse(StatementId),
+    Bind,
+    Close,
+    /// Close of a shared statement, to make room for another.
+    Evict(StatementId),
+    DescribeStatement,
+    DescribePortal,
+    Execute,
+}
+
+impl Request {
+    fn ends_cycle(self) -> bool {
+        matches!(self, Request::Query | Request::FunctionCall | Request::Sync)
+    }
+}
+
+/// What becomes of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes to the client.
+    Forward,
+    /// The client did not ask for it and never sees it, except that an error in it is the answer
+    /// to what the client did ask for behind it.
+    Swallow,
+    /// As swallow, for settings and BEGIN sent ahead of a request: an error in it fails the request.
+    Settings,
+    /// It holds the position behind the client's transaction.
+    Capture,
+}
+
+/// A reply that Causeway gives itself, in its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synthetic {
+    ParseComplete,
+    CloseComplete,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Reply(Request, Fate),
+    Synthetic(Synthetic),
+}
+
+/// What a received message means for the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    pub fate: Fate,
+    pub progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More of the same reply follows.
+    Within,
+    /// This request has been answered.
+    Done(Request),
+    /// The server waits for COPY data. So many Syncs that were sent ahead of it will not be answered.
+    CopyIn { ignored_syncs: u64 },
+    /// ErrorResponse: this request failed.
+    Failed(Request),
+    /// ReadyForQuery: this request, which asked for it, has ended.
+    Ready(Request),
+}
+
+/// A message came that no request explains: the connection is of no more use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unexpected message type {:?} from the server", char::from(*.0))]
+pub struct OutOfStep(pub u8);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Copying {
+    #[default]
+    Not,
+    In,
+}
+
+/// Whether extended-query messages have been sent that no Sync has followed yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Cycle {
+    #[default]
+    Closed,
+    Open,
+    /// A message of the cycle has failed: the server skips everything up to the Sync.
+    Failed,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Owed {
+    entries: VecDeque<Entry>,
+    cycle: Cycle,
+    copying: Copying,
+}
+
+impl Owed {
+    /// The position behind what was sent last is still being asked for.
+    pub fn owes_capture(&self) -> bool {
+        let captures = |entry: &Entry| matches!(entry, Entry::Reply(_, Fate::Capture));
+        self.entries.iter().any(captures)
+    }
+
+    /// Every reply has come, and no cycle is open.
+    pub fn is_at_rest(&self) -> bool {
+        self.is_empty() && !self.is_mid_cycle()
+    }
+
+    /// Every reply has come; behind a Flush more may be sent before the Sync.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The server takes COPY data.
+    pub fn is_copying_in(&self) -> bool {
+        self.copying == Copying::In
+    }
+
+    /// The client still waits for a reply; what is ours alone does not count.
+    pub fn is_client_waiting(&self) -> bool {
+        self.entries.iter().any(|entry| match entry {
+            Entry::Reply(_, fate) => matches!(fate, Fate::Forward | Fate::Settings),
+            Entry::Synthetic(_) => true,
+        })
+    }
+
+    /// A cycle has begun that no Sync ends yet: the server is in its implicit transaction.
+    pub fn is_mid_cycle(&self) -> bool {
+        self.cycle != Cycle::Closed
+    }
+
+    /// The cycle has failed, and the server skips everything up to the Sync, which has not been
+    /// sent yet. Until then nothing else may be sent: it would not be answered.
+    pub fn is_skipping(&self) -> bool {
+        self.cycle == Cycle::Failed
+    }
+
+    /// CopyDone or CopyFail has been sent: what the client sends next is no COPY data.
+    pub fn end_copy_in(&mut self) {
+        self.copying = Copying::Not;
+    }
+
+    pub fn push(&mut self, request: Request, fate: Fate) {
+        self.cycle = if request.ends_cycle() {
+            Cycle::Closed
+        } else {
+            Cycle::Open
+        };
+        self.entries.push_back(Entry::Reply(request, fate));
+    }
+
+    pub fn push_synthetic(&mut self, reply: Synthetic) {
+        self.entries.push_back(Entry::Synthetic(reply));
+    }
+
+    /// Takes the next reply of our own whose turn has come.
+    pub fn pop_synthetic(&mut self) -> Option<Synthetic> {
+        let Some(Entry::Synthetic(reply)) = self.entries.front().copied() else {
+            return None;
+        };
+        self.entries.pop_front();
+        Some(reply)
+    }
+
+    /// What becomes of a message that belongs to no request: NoticeResponse goes where the reply
+    /// around it goes.
+    pub fn fate_of_notice(&self) -> Fate {
+        match self.entries.front() {
+            Some(Entry::Reply(_, fate)) => *fate,
+            Some(Entry::Synthetic(_)) | None => Fate::Forward,
+        }
+    }
+
+    /// Nothing of what is still owed shall reach the client.
+    pub fn swallow_all(&mut self) {
+        self.entries
+            .retain(|entry| matches!(entry, Entry::Reply(..)));
+        for entry in &mut self.entries {
+            if let Entry::Reply(_, fate) = entry {
+                *fate = Fate::Swallow;
+            }
+        }
+    }
+
+    /// Accounts for a message of the server that answers a request. Requests that an error has
+    /// made void are given to `void`, the failed one first. Synthetic replies whose turn has come
+    /// must have been popped before.
+    pub fn receive(
+        &mut self,
+        tag: u8,
+        mut void: impl FnMut(Request),
+    ) -> Result<Received, OutOfStep> {
+        let Some(Entry::Reply(request, fate)) = self.entries.front().copied() else {
+            return Err(OutOfStep(tag));
+        };
+        let progress = match tag {
+            backend::DATA_ROW | backend::COPY_OUT_RESPONSE | backend::COPY_BOTH_RESPONSE => {
+                Progress::Within
+            }
+            b'd' | b'c' => Progress::Within,
+            backend::READY_FOR_QUERY if request.ends_cycle() => {
+                self.entries.pop_front();
+                self.copying = Copying::Not;
+                Progress::Ready(request)
+            }
+            backend::ERROR_RESPONSE => {
+                self.copying = Copying::Not;
+                self.fail(&mut void);
+                Progress::Failed(request)
+            }
+            backend::COPY_IN_RESPONSE => {
+                let ignored_syncs = self.enter_copy_in(request, tag)?;
+                Progress::CopyIn { ignored_syncs }
+            }
+            _ => self.within_reply(request, tag)?,
+        };
+        Ok(Received { fate, progress })
+    }
+
+    fn within_reply(&mut self, request: Request, tag: u8) -> Result<Progress, OutOfStep> {
+        let done = match (request, tag) {
+            (Request::Parse(_), backend::PARSE_COMPLETE)
+            | (Request::Bind, backend::BIND_COMPLETE)
+            | (Request::Close | Request::Evict(_), backend::CLOSE_COMPLETE)
+            | (
+                Request::DescribeStatement | Request::DescribePortal,
+                backend::ROW_DESCRIPTION | backend::NO_DATA,
+            )
+            | (
+                Request::Execute,
+                backend::COMMAND_COMPLETE
+                | backend::EMPTY_QUERY_RESPONSE
+                | backend::PORTAL_SUSPENDED,
+            ) => true,
+            (Request::DescribeStatement, backend::PARAMETER_DESCRIPTION)
+            | (
+                Request::Query,
+                backend::ROW_DESCRIPTION
+                | backend::COMMAND_COMPLETE
+                | backend::EMPTY_QUERY_RESPONSE,
+            )
+            | (Request::FunctionCall, backend::FUNCTION_CALL_RESPONSE) => false,
+            _ => return Err(OutOfStep(tag)),
+        };
+        if tag == backend::COMMAND_COMPLETE {
+            self.copying = Copying::Not;
+        }
+        if done {
+            self.entries.pop_front();
+            Ok(Progress::Done(request))
+        } else {
+            Ok(Progress::Within)
+        }
+    }
+
+    /// After an error a server skips all messages up to the next Sync; a Query or a function call
+    /// still ends with ReadyForQuery.
+    fn fail(&mut self, void: &mut impl FnMut(Request)) {
+        while let Some(entry) = self.entries.front() {
+            match *entry {
+                Entry::Reply(request, _) if request.ends_cycle() => return,
+                Entry::Reply(request, _) => void(request),
+                Entry::Synthetic(_) => {}
+            }
+            self.entries.pop_front();
+        }
+        if self.is_mid_cycle() {
+            self.cycle = Cycle::Failed;
+        }
+    }
+
+    /// In COPY mode a server ignores Sync ("for the convenience of client libraries"), so those
+    /// that were sent right behind the Execute are not answered.
+    fn enter_copy_in(&mut self, request: Request, tag: u8) -> Result<u64, OutOfStep> {
+        match request {
+            Request::Query | Request::Execute => self.copying = Copying::In,
+            _ => return Err(OutOfStep(tag)),
+        }
+        let mut ignored = 0;
+        if request == Request::Execute {
+            self.cycle = Cycle::Open;
+            while matches!(self.entries.get(1), Some(Entry::Reply(Request::Sync, _))) {
+                self.entries.remove(1);
+                ignored += 1;
+            }
+        }
+        if self.entries.len() > 1 {
+            Err(OutOfStep(tag))
+        } else {
+            Ok(ignored)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plays `tags` against a queue of `requests`; gives what was voided and what is left.
+    fn play(requests: &[Request], tags: &[u8]) -> Result<(Vec<Request>, usize), OutOfStep> {
+        let mut owed = Owed::default();
+        for request in requests {
+            owed.push(*request, Fate::Forward);
+        }
+        let mut voided = Vec::new();
+        for tag in tags {
+            owed.receive(*tag, |request| voided.push(request))?;
+        }
+        Ok((voided, owed.entries.len()))
+    }
+
+    #[test]
+    fn replies_end_what_they_answer() {
+        use Request::*;
+        let table: &[(&[Request], &[u8], usize)] = &[
+            (&[Query], b"TDDCZ", 0),
+            (&[Query], b"TDCTDC", 1),
+            (&[Query], b"IZ", 0),
+            (&[Query], b"EZ", 0),
+            (&[Query], b"HddcCZ", 0),
+            (&[Query], b"GCZ", 0),
+            (
+                &[Parse(1), Bind, DescribePortal, Execute, Sync],
+                b"12TDDCZ",
+                0,
+            ),
+            (&[Parse(1), DescribeStatement, Sync], b"1tnZ", 0),
+            (&[Bind, Execute, Execute, Sync], b"2DsDCZ", 0),
+            (&[Bind, Execute, Close, Sync], b"2I3Z", 0),
+            (&[FunctionCall], b"VZ", 0),
+            (&[Query, FunctionCall], b"CZVZ", 0),
+        ];
+        for (requests, tags, left) in table {
+            let left = Ok((vec![], *left));
+            assert_eq!(
+                play(requests, tags),
+                left,
+                "{requests:?}, {}",
+                tags.escape_ascii()
+            );
+        }
+    }
+
+    #[test]
+    fn a_sync_sent_before_copy_data_is_not_answered() {
+        let mut owed = Owed::default();
+        for request in [Request::Bind, Request::Execute, Request::Sync] {
+            owed.push(request, Fate::Forward);
+        }
+        owed.receive(b'2', |_| {}).unwrap();
+        let entered = owed.receive(b'G', |_| {}).unwrap();
+        assert_eq!(entered.progress, Progress::CopyIn { ignored_syncs: 1 });
+        assert!(owed.is_copying_in() && owed.is_mid_cycle());
+        owed.push(Request::Sync, Fate::Forward);
+        for tag in b"CZ" {
+            owed.receive(*tag, |_| {}).unwrap();
+        }
+        assert!(owed.is_at_rest() && !owed.is_copying_in());
+    }
+
+    #[test]
+    fn an_error_voids_what_stands_before_the_next_sync() {
+        use Request::*;
+        let requests = [Parse(7), Bind, Execute, Sync, Parse(8), Sync];
+        assert_eq!(
+            play(&requests, b"E"),
+            Ok((vec![Parse(7), Bind, Execute], 3))
+        );
+        assert_eq!(play(&requests, b"1E"), Ok((vec![Bind, Execute], 3)));
+        assert_eq!(
+            play(&requests, b"EZ1Z"),
+            Ok((vec![Parse(7), Bind, Execute], 0))
+        );
+    }
+
+    #[test]
+    fn a_failed_cycle_is_skipped_up_to_its_sync() {
+        let mut owed = Owed::default();
+        owed.push(Request::Bind, Fate::Forward);
+        owed.push(Request::Execute, Fate::Forward);
+        assert!(owed.is_mid_cycle() && !owed.is_skipping());
+        owed.receive(b'E', |_| {}).unwrap();
+        assert!(owed.is_mid_cycle() && owed.is_skipping());
+        owed.push(Request::Sync, Fate::Forward);
+        assert!(!owed.is_skipping());
+        owed.push(Request::Bind, Fate::Forward);
+        owed.receive(b'Z', |_| {}).unwrap();
+        assert!(owed.is_mid_cycle() && !owed.is_skipping());
+    }
+
+    #[test]
+    fn what_no_request_explains_is_out_of_step() {
+        use Request::*;
+        let table: &[(&[Request], &[u8])] = &[
+            (&[], b"Z"),
+            (&[Sync], b"C"),
+            (&[Bind], b"1"),
+            (&[Query], b"V"),
+            (&[Bind, Sync], b"Z"),
+            (&[Query, Query], b"G"),
+            (&[Parse(1)], b"G"),
+        ];
+        for (requests, tags) in table {
+            let last = tags.last().copied().unwrap();
+            assert_eq!(play(requests, tags), Err(OutOfStep(last)), "{requests:?}");
+        }
+    }
+
+    #[test]
+    fn our_own_replies_wait_for_their_turn() {
+        let mut owed = Owed::default();
+        owed.push(Request::Bind, Fate::Forward);
+        owed.push_synthetic(Synthetic::ParseComplete);
+        owed.push(Request::Sync, Fate::Forward);
+        assert_eq!(owed.pop_synthetic(), None);
+        owed.receive(b'2', |_| {}).unwrap();
+        assert_eq!(owed.pop_synthetic(), Some(Synthetic::ParseComplete));
+        assert!(!owed.is_at_rest());
+        owed.receive(b'Z', |_| {}).unwrap();
+        assert!(owed.is_at_rest());
+    }
+
+    #[test]
+    fn a_flushed_cycle_is_not_at_rest_before_its_sync() {
+        let mut owed = Owed::default();
+        owed.push(Request::Parse(1), Fate::Forward);
+        owed.receive(b'1', |_| {}).unwrap();
+        assert!(owed.is_empty() && owed.is_mid_cycle() && !owed.is_at_rest());
+        owed.push(Request::Sync, Fate::Forward);
+        owed.receive(b'Z', |_| {}).unwrap();
+        assert!(owed.is_at_rest());
+    }
+
+    #[test]
+    fn swallowing_all_leaves_nothing_for_the_client() {
+        let mut owed = Owed::default();
+        owed.push_synthetic(Synthetic::CloseComplete);
+        owed.push(Request::Query, Fate::Forward);
+        assert!(owed.is_client_waiting());
+        owed.swallow_all();
+        assert!(!owed.is_client_waiting() && !owed.is_at_rest());
+    }
+}
