@@ -17,3 +17,4 @@
 //! * [`app`]: builds everything, listens, shuts down
 
 pub mod protocol;
+pub mod sql;

@@ -1,0 +1,265 @@
+//! What a text does: cuts it into statements, asks [`statement`] about each, and joins the
+//! answers. The strongest class wins, effects keep their order.
+
+use super::functions::{self, Verdict};
+use super::lexer::{Kind, Lexer, Token};
+use super::reader::{self, Reader};
+use super::statement;
+use super::{Class, Decision, Effect, PinReason, Reason};
+
+/// What the classifier is told besides the text.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    /// Functions of the user that only read: `name`, or `schema.name`.
+    pub read_only_functions: hashbrown::HashSet<Box<str>>,
+}
+
+/// Texts longer than this are judged by their keywords alone, and never remembered.
+pub(super) const MAX_PARSED_BYTES: usize = 64 * 1024;
+
+/// The answer for one statement.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub class: Class,
+    pub effects: Vec<Effect>,
+    pub copies_in: bool,
+    pub is_ddl: bool,
+    pub reason: String,
+}
+
+impl Part {
+    pub fn new(class: Class, reason: impl Into<String>) -> Self {
+        Part {
+            class,
+            effects: Vec::new(),
+            copies_in: false,
+            is_ddl: false,
+            reason: reason.into(),
+        }
+    }
+
+    pub fn anywhere(reason: &str, effect: Effect) -> Self {
+        Part::new(Class::Anywhere, reason).with(effect)
+    }
+
+    pub fn write(reason: impl Into<String>) -> Self {
+        Part::new(Class::Write, reason)
+    }
+
+    pub fn pinned(pin: PinReason, reason: impl Into<String>) -> Self {
+        Part::write(reason).with(Effect::Pin(pin))
+    }
+
+    pub fn with(mut self, effect: Effect) -> Self {
+        if !(matches!(effect, Effect::Pin(_)) && self.effects.contains(&effect)) {
+            self.effects.push(effect);
+        }
+        self
+    }
+
+    /// Where the class is at least this strong.
+    pub fn at_least(mut self, class: Class, reason: impl Into<String>) -> Self {
+        if self.class < class {
+            self.class = class;
+            self.reason = reason.into();
+        }
+        self
+    }
+}
+
+pub(super) fn classify(rules: &Rules, text: &[u8]) -> Decision {
+    let is_long = text.len() > MAX_PARSED_BYTES;
+    let mut lexer = Lexer::new(text);
+    let tokens: Vec<Token> = if is_long {
+        without_values(text, lexer.by_ref())
+    } else {
+        lexer.by_ref().collect()
+    };
+    if lexer.ambiguous {
+        let reason = "where its literals end depends on standard_conforming_strings";
+        return join(vec![Part::pinned(PinReason::Unknown, reason)]);
+    }
+    let Some(statements) = split(text, &tokens) else {
+        let reason = "its statements cannot be told apart";
+        return join(vec![Part::pinned(PinReason::Unknown, reason)]);
+    };
+    let parts = statements.into_iter().map(|tokens| {
+        let part = if is_long {
+            statement::classify_long(text, tokens)
+        } else {
+            statement::classify(rules, text, tokens)
+        };
+        with_session_calls(text, tokens, part)
+    });
+    join(parts.collect())
+}
+
+/// The tokens of a long text without literals, numbers, commas, and parentheses that then hold
+/// nothing and are no call: of the rows of a large INSERT nothing remains, and so no memory is
+/// spent on them.
+fn without_values(text: &[u8], tokens: impl Iterator<Item = Token>) -> Vec<Token> {
+    let source = |token: &Token| text.get(token.start..token.end).unwrap_or_default();
+    let mut kept: Vec<Token> = Vec::new();
+    for token in tokens {
+        let is_value = matches!(
+            token.kind,
+            Kind::Literal(_) | Kind::Number | Kind::Parameter
+        );
+        if is_value || source(&token) == b"," {
+            continue;
+        }
+        let is_row = source(&token) == b")"
+            && matches!(kept.as_slice(), [.., before, open]
+                if source(open) == b"(" && !matches!(before.kind, Kind::Word | Kind::Quoted));
+        if is_row {
+            kept.pop();
+        } else {
+            kept.push(token);
+        }
+    }
+    kept
+}
+
+fn join(parts: Vec<Part>) -> Decision {
+    let mut decision = Decision {
+        class: Class::Anywhere,
+        statements: u32::try_from(parts.len()).unwrap_or(u32::MAX),
+        effects: Box::default(),
+        copies_in: false,
+        is_ddl: false,
+        reason: Reason("an empty query".into()),
+    };
+    let mut effects = Vec::new();
+    for (index, part) in parts.into_iter().enumerate() {
+        if index == 0 || part.class > decision.class {
+            decision.class = part.class;
+            decision.reason = Reason(part.reason.into());
+        }
+        decision.copies_in |= part.copies_in;
+        decision.is_ddl |= part.is_ddl;
+        effects.extend(part.effects);
+    }
+    decision.effects = effects.into();
+    decision
+}
+
+/// The statements between the semicolons; `None` if an inner block does not end. Semicolons in
+/// parentheses (CREATE RULE) and in `BEGIN ATOMIC ... END` (CREATE FUNCTION) separate none.
+fn split<'t>(text: &[u8], tokens: &'t [Token]) -> Option<Vec<&'t [Token]>> {
+    let mut statements = Vec::new();
+    let (mut start, mut parentheses, mut blocks) = (0, 0_usize, 0_usize);
+    for (index, token) in tokens.iter().enumerate() {
+        match text.get(token.start..token.end).unwrap_or_default() {
+            b"(" => parentheses += 1,
+            b")" => parentheses = parentheses.saturating_sub(1),
+            b";" if parentheses == 0 && blocks == 0 => {
+                statements.push(tokens.get(start..index).unwrap_or_default());
+                start = index + 1;
+            }
+            _ if token.kind != Kind::Word => {}
+            _ if blocks > 0 && reader::is_word(text, *token, "CASE") => blocks += 1,
+            _ if blocks > 0 && reader::is_word(text, *token, "END") => blocks -= 1,
+            _ if reader::is_word(text, *token, "ATOMIC") => {
+                let statement = tokens.get(start..index).unwrap_or_default();
+                blocks += usize::from(opens_block(text, statement));
+            }
+            _ => {}
+        }
+    }
+    statements.push(tokens.get(start..).unwrap_or_default());
+    statements.retain(|tokens| !tokens.is_empty());
+    (parentheses == 0 && blocks == 0).then_some(statements)
+}
+
+/// The tokens before ATOMIC are those of a CREATE FUNCTION or PROCEDURE up to BEGIN.
+fn opens_block(text: &[u8], tokens: &[Token]) -> bool {
+    let mut reader = Reader::new(text, tokens);
+    let begins = tokens
+        .last()
+        .is_some_and(|token| reader::is_word(text, *token, "BEGIN"));
+    if !begins || !reader.accept("CREATE") {
+        return false;
+    }
+    reader.accept_all(&["OR", "REPLACE"]);
+    reader.accept_any(&["FUNCTION", "PROCEDURE"])
+}
+
+/// Calls that leave something in the session count wherever they stand, in whatever statement:
+/// this looks at tokens only and so needs no parse.
+fn with_session_calls(text: &[u8], tokens: &[Token], mut part: Part) -> Part {
+    for (index, _) in tokens.iter().enumerate() {
+        let Some(name) = called_builtin(text, tokens, index) else {
+            continue;
+        };
+        let pin = match functions::verdict(&name) {
+            Some(Verdict::AdvisoryLock) => PinReason::AdvisoryLock,
+            Some(Verdict::Session) if name == "set_config" => {
+                // Only a query of nothing but known settings has them as effects.
+                let assigns = |effect: &Effect| {
+                    matches!(effect, Effect::Set { .. } | Effect::SetLocal { .. })
+                };
+                let is_followed = part.class == Class::Anywhere || part.effects.iter().any(assigns);
+                if is_followed || is_local_set_config(text, tokens, index) {
+                    continue;
+                }
+                PinReason::Unknown
+            }
+            Some(Verdict::Session) => PinReason::Unknown,
+            _ => continue,
+        };
+        let reason = format!("function {name}() changes the session");
+        part = part.at_least(Class::Write, reason).with(Effect::Pin(pin));
+    }
+    part
+}
+
+/// The name of the function that is called at `index`, unless its schema makes it a user's:
+/// `name(`, or `argument.name`, which calls a function too if there is no such column.
+fn called_builtin(text: &[u8], tokens: &[Token], index: usize) -> Option<String> {
+    let source = |index: Option<usize>| {
+        let token = index.and_then(|index| tokens.get(index));
+        token.map_or(&b""[..], |token| {
+            text.get(token.start..token.end).unwrap_or_default()
+        })
+    };
+    let token = *tokens.get(index)?;
+    let follows_dot = source(index.checked_sub(1)) == b".";
+    if source(Some(index + 1)) == b"(" {
+        let schema = index.checked_sub(2).and_then(|index| tokens.get(index));
+        if follows_dot && reader::identifier(text, *schema?)? != "pg_catalog" {
+            return None;
+        }
+    } else if !follows_dot {
+        return None;
+    }
+    reader::identifier(text, token)
+}
+
+/// `set_config(.., .., true)`: ends with the transaction.
+fn is_local_set_config(text: &[u8], tokens: &[Token], index: usize) -> bool {
+    // Arguments longer than this are not worth reading: linear time for any text.
+    const MAX_TOKENS: usize = 200;
+    let arguments = tokens.get(index + 2..).unwrap_or_default();
+    let (mut depth, mut commas, mut third) = (0_usize, 0, Vec::new());
+    for token in arguments.iter().take(MAX_TOKENS) {
+        match text.get(token.start..token.end).unwrap_or_default() {
+            b"(" | b"[" => depth += 1,
+            b")" if depth == 0 => {
+                let [only] = third.as_slice() else {
+                    return false;
+                };
+                return commas == 2 && reader::is_word(text, *only, "TRUE");
+            }
+            b")" | b"]" => depth = depth.saturating_sub(1),
+            b"," if depth == 0 => {
+                commas += 1;
+                continue;
+            }
+            _ => {}
+        }
+        if commas == 2 {
+            third.push(*token);
+        }
+    }
+    false
+}

@@ -1,0 +1,289 @@
+//! The part of the walk over a query's tree that goes through expressions: what they call, and the
+//! queries inside them.
+
+use sqlparser::ast::{
+    AccessExpr, Array, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArguments, InTarget, Interval, Subscript, WindowFrame,
+    WindowFrameBound, WindowSpec, WindowType,
+};
+
+use super::tree::{Seen, Walk, other_dialect, wildcard};
+
+impl Walk<'_> {
+    pub fn exprs<'e>(&mut self, exprs: impl IntoIterator<Item = &'e Expr>) -> Seen {
+        exprs.into_iter().try_for_each(|expr| self.expr(expr))
+    }
+
+    /// Follows the first operand in a loop and recurses only for the others: a chain of thousands
+    /// of operators leans to the left and must not cost stack.
+    pub fn expr(&mut self, expr: &Expr) -> Seen {
+        let mut next = Some(expr);
+        while let Some(expr) = next {
+            next = self.node(expr)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at one node and all its operands but the first, which it returns.
+    fn node<'e>(&mut self, expr: &'e Expr) -> Result<Option<&'e Expr>, String> {
+        Ok(Some(match expr {
+            Expr::Identifier(_)
+            | Expr::CompoundIdentifier(_)
+            | Expr::Value(_)
+            | Expr::TypedString(_)
+            | Expr::Wildcard(_)
+            | Expr::QualifiedWildcard(..) => return Ok(None),
+            Expr::IsFalse(expr)
+            | Expr::IsNotFalse(expr)
+            | Expr::IsTrue(expr)
+            | Expr::IsNotTrue(expr)
+            | Expr::IsNull(expr)
+            | Expr::IsNotNull(expr)
+            | Expr::IsUnknown(expr)
+            | Expr::IsNotUnknown(expr)
+            | Expr::IsJson { expr, .. }
+            | Expr::IsNormalized { expr, .. }
+            | Expr::UnaryOp { op: _, expr }
+            | Expr::Cast { expr, .. }
+            | Expr::Extract { expr, .. }
+            | Expr::Ceil { expr, field: _ }
+            | Expr::Floor { expr, field: _ }
+            | Expr::Collate { expr, .. }
+            | Expr::Nested(expr)
+            | Expr::Prefixed { value: expr, .. }
+            | Expr::Named { expr, .. } => expr,
+            Expr::Interval(Interval { value, .. }) => value,
+            Expr::IsDistinctFrom(left, right)
+            | Expr::IsNotDistinctFrom(left, right)
+            | Expr::BinaryOp { left, op: _, right }
+            | Expr::AnyOp { left, right, .. }
+            | Expr::AllOp { left, right, .. }
+            | Expr::Position {
+                expr: left,
+                r#in: right,
+            }
+            | Expr::AtTimeZone {
+                timestamp: left,
+                time_zone: right,
+            } => {
+                self.expr(right)?;
+                left
+            }
+            Expr::Between {
+                expr, low, high, ..
+            } => {
+                self.expr(low)?;
+                self.expr(high)?;
+                expr
+            }
+            Expr::Like {
+                expr,
+                pattern,
+                escape_char,
+                ..
+            }
+            | Expr::ILike {
+                expr,
+                pattern,
+                escape_char,
+                ..
+            }
+            | Expr::SimilarTo {
+                expr,
+                pattern,
+                escape_char,
+                ..
+            } => {
+                self.expr(pattern)?;
+                self.exprs(escape_char.as_deref())?;
+                expr
+            }
+            Expr::In { expr, target, .. } => {
+                self.in_target(target)?;
+                expr
+            }
+            Expr::Function(function) => {
+                self.function(function)?;
+                return Ok(None);
+            }
+            Expr::Exists { subquery, .. } | Expr::Subquery(subquery) => {
+                self.query(subquery)?;
+                return Ok(None);
+            }
+            Expr::GroupingSets(sets) | Expr::Cube(sets) | Expr::Rollup(sets) => {
+                self.exprs(sets.iter().flatten())?;
+                return Ok(None);
+            }
+            Expr::Tuple(elements) | Expr::Array(Array { elem: elements, .. }) => {
+                self.exprs(elements)?;
+                return Ok(None);
+            }
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                access_chain.iter().try_for_each(|step| self.access(step))?;
+                root
+            }
+            _ => {
+                self.word_syntax(expr)?;
+                return Ok(None);
+            }
+        }))
+    }
+
+    /// What SQL writes with words between its operands.
+    fn word_syntax(&mut self, expr: &Expr) -> Seen {
+        match expr {
+            Expr::Case {
+                case_token: _,
+                end_token: _,
+                operand,
+                conditions,
+                else_result,
+            } => {
+                self.exprs(operand.as_deref())?;
+                for CaseWhen { condition, result } in conditions {
+                    self.expr(condition)?;
+                    self.expr(result)?;
+                }
+                self.exprs(else_result.as_deref())
+            }
+            Expr::Substring {
+                expr,
+                substring_from,
+                substring_for,
+                ..
+            } => {
+                self.expr(expr)?;
+                self.exprs(substring_from.as_deref())?;
+                self.exprs(substring_for.as_deref())
+            }
+            Expr::Trim {
+                expr,
+                trim_where: _,
+                trim_what,
+                trim_characters,
+            } => {
+                self.expr(expr)?;
+                self.exprs(trim_what.as_deref())?;
+                self.exprs(trim_characters.iter().flatten())
+            }
+            Expr::Overlay {
+                expr,
+                overlay_what,
+                overlay_from,
+                overlay_for,
+            } => {
+                self.expr(expr)?;
+                self.expr(overlay_what)?;
+                self.expr(overlay_from)?;
+                self.exprs(overlay_for.as_deref())
+            }
+            _ => other_dialect(),
+        }
+    }
+
+    fn in_target(&mut self, target: &InTarget) -> Seen {
+        match target {
+            InTarget::List(list) => self.exprs(list),
+            InTarget::Subquery(query) => self.query(query),
+            InTarget::Unnest(expr) => self.expr(expr),
+            InTarget::Table { .. } => other_dialect(),
+        }
+    }
+
+    fn access(&mut self, step: &AccessExpr) -> Seen {
+        match step {
+            AccessExpr::Dot(expr) => self.expr(expr),
+            AccessExpr::Subscript(Subscript::Index { index }) => self.expr(index),
+            AccessExpr::Subscript(Subscript::Slice {
+                lower_bound,
+                upper_bound,
+                stride,
+            }) => self.exprs([lower_bound, upper_bound, stride].into_iter().flatten()),
+        }
+    }
+
+    fn function(&mut self, function: &Function) -> Seen {
+        let Function {
+            name,
+            uses_odbc_syntax: _,
+            parameters,
+            args,
+            within_group,
+            filter,
+            null_treatment: _,
+            over,
+        } = function;
+        self.call(name)?;
+        self.function_arguments(parameters)?;
+        self.function_arguments(args)?;
+        self.orders(within_group)?;
+        self.exprs(filter.as_deref())?;
+        match over {
+            Some(WindowType::WindowSpec(spec)) => self.window(spec),
+            Some(WindowType::NamedWindow(_)) | None => Ok(()),
+        }
+    }
+
+    fn function_arguments(&mut self, arguments: &FunctionArguments) -> Seen {
+        match arguments {
+            FunctionArguments::None => Ok(()),
+            FunctionArguments::Subquery(query) => self.query(query),
+            FunctionArguments::List(list) => {
+                self.arguments(&list.args)?;
+                list.clauses.iter().try_for_each(|clause| match clause {
+                    FunctionArgumentClause::OrderBy(orders) => self.orders(orders),
+                    FunctionArgumentClause::Where(expr) | FunctionArgumentClause::Limit(expr) => {
+                        self.expr(expr)
+                    }
+                    FunctionArgumentClause::IgnoreOrRespectNulls(_)
+                    | FunctionArgumentClause::JsonNullClause(_)
+                    | FunctionArgumentClause::JsonReturningClause(_) => Ok(()),
+                    _ => other_dialect(),
+                })
+            }
+        }
+    }
+
+    pub fn arguments(&mut self, arguments: &[FunctionArg]) -> Seen {
+        arguments.iter().try_for_each(|argument| {
+            let value = match argument {
+                FunctionArg::Unnamed(value) | FunctionArg::Named { arg: value, .. } => value,
+                FunctionArg::ExprNamed { name, arg, .. } => {
+                    self.expr(name)?;
+                    arg
+                }
+            };
+            match value {
+                FunctionArgExpr::Expr(expr) => self.expr(expr),
+                FunctionArgExpr::QualifiedWildcard(_) | FunctionArgExpr::Wildcard => Ok(()),
+                FunctionArgExpr::WildcardWithOptions(options) => wildcard(options),
+            }
+        })
+    }
+
+    pub fn window(&mut self, window: &WindowSpec) -> Seen {
+        let WindowSpec {
+            window_name: _,
+            partition_by,
+            order_by,
+            window_frame,
+        } = window;
+        self.exprs(partition_by)?;
+        self.orders(order_by)?;
+        let Some(WindowFrame {
+            units: _,
+            start_bound,
+            end_bound,
+        }) = window_frame
+        else {
+            return Ok(());
+        };
+        let bounds = std::iter::once(start_bound).chain(end_bound);
+        bounds.into_iter().try_for_each(|bound| match bound {
+            WindowFrameBound::CurrentRow => Ok(()),
+            WindowFrameBound::Preceding(distance) | WindowFrameBound::Following(distance) => {
+                self.exprs(distance.as_deref())
+            }
+        })
+    }
+}

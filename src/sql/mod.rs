@@ -1,0 +1,175 @@
+//! What a statement does, told from its text alone: whether it reads or writes, what it changes in
+//! the session, what its comments ask for. Pure: no I/O, no clock, no log.
+
+mod block;
+mod cache;
+mod classifier;
+mod classify;
+mod expression;
+mod fingerprint;
+pub mod functions;
+pub mod hints;
+mod lexer;
+mod query;
+mod reader;
+mod set_config;
+mod settings;
+mod statement;
+mod transaction;
+mod tree;
+
+pub use classifier::{Classified, Classifier, Learned};
+pub use hints::{Hints, Level};
+pub use settings::quote_setting_name;
+
+use std::sync::Arc;
+
+/// What one frontend message's SQL text does: a Query's (one or more statements) or a Parse's (one).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Where it may run. Of several statements the strongest counts.
+    pub class: Class,
+    /// Statements in the text; 0 is an empty query.
+    pub statements: u32,
+    /// What it changes beyond data, in the order of its statements. Plain reads and writes have none.
+    pub effects: Box<[Effect]>,
+    /// It may put the connection into COPY IN mode (`COPY ... FROM STDIN`).
+    pub copies_in: bool,
+    /// It changes the catalogue (CREATE, ALTER, DROP, ...).
+    pub is_ddl: bool,
+    /// Why, in one line, for an operator.
+    pub reason: Reason,
+}
+
+/// Where a text may run, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Needs no data: SET, SHOW, BEGIN, an empty query. Any node gives the same answer.
+    Anywhere,
+    /// Only reads: a replica that is fresh enough may answer.
+    Read,
+    /// Writes nothing, but only the primary's answer is right: `pg_is_in_recovery()`, `pg_stat_*`,
+    /// row locks that a replica refuses.
+    PrimaryRead,
+    /// Writes, or may write.
+    Write,
+}
+
+/// Why a text has its class; `Display` gives one line such as `function nextval() writes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason(pub Arc<str>);
+
+/// What a statement changes that outlives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// BEGIN or START TRANSACTION.
+    Begin(Begin),
+    /// COMMIT, END (`AND CHAIN` opens the next one).
+    Commit { chain: bool },
+    /// ROLLBACK, ABORT.
+    Rollback { chain: bool },
+    /// SAVEPOINT.
+    Savepoint(Box<str>),
+    /// RELEASE, RELEASE SAVEPOINT.
+    Release(Box<str>),
+    /// ROLLBACK TO, ROLLBACK TO SAVEPOINT.
+    RollbackTo(Box<str>),
+    /// PREPARE TRANSACTION; ends the transaction block.
+    PrepareTransaction,
+    /// SET TRANSACTION; for the running transaction only. `read_only` where it says so.
+    SetTransaction { read_only: Option<bool> },
+    /// SET, SET SESSION, `set_config(.., .., false)` with literal arguments. The value is as SQL
+    /// text ready to stand behind `SET name TO` (quoted literals, a comma-separated list);
+    /// `None` is DEFAULT. The name is lower case. ROLE is the setting `role`,
+    /// SESSION AUTHORIZATION is `session_authorization`, TIME ZONE `timezone`, NAMES
+    /// `client_encoding`, SESSION CHARACTERISTICS AS TRANSACTION gives `default_transaction_isolation`,
+    /// `default_transaction_read_only`, `default_transaction_deferrable`.
+    Set {
+        name: Box<str>,
+        value: Option<Box<str>>,
+    },
+    /// SET LOCAL, `set_config(.., .., true)`: gone with the transaction.
+    SetLocal { name: Box<str> },
+    /// RESET name.
+    Reset(Box<str>),
+    /// RESET ALL.
+    ResetAll,
+    /// DISCARD ALL.
+    DiscardAll,
+    /// DISCARD PLANS, SEQUENCES, TEMP.
+    Discard(DiscardKind),
+    /// DEALLOCATE name; `None` is ALL.
+    Deallocate(Option<Box<str>>),
+    /// LISTEN.
+    Listen,
+    /// UNLISTEN; `all` for `*`.
+    Unlisten { all: bool },
+    /// The session then holds something that only this server has.
+    Pin(PinReason),
+    /// SHOW name (lower case), alone in its statement; for `causeway.*` the session answers.
+    Show(Box<str>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiscardKind {
+    Plans,
+    Sequences,
+    Temp,
+}
+
+/// The words of a BEGIN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Begin {
+    pub read_only: Option<bool>,
+    pub isolation: Option<Isolation>,
+    pub deferrable: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    ReadUncommitted,
+    ReadCommitted,
+    RepeatableRead,
+    Serializable,
+}
+
+/// Why a session must keep its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PinReason {
+    Listen,
+    TemporaryTable,
+    HoldCursor,
+    AdvisoryLock,
+    Load,
+    SqlPrepare,
+    /// A statement that may change the session in a way that is not tracked.
+    Unknown,
+}
+
+impl PinReason {
+    pub const ALL: [PinReason; 7] = [
+        PinReason::Listen,
+        PinReason::TemporaryTable,
+        PinReason::HoldCursor,
+        PinReason::AdvisoryLock,
+        PinReason::Load,
+        PinReason::SqlPrepare,
+        PinReason::Unknown,
+    ];
+
+    /// What the session holds, in an operator's words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PinReason::Listen => "LISTEN",
+            PinReason::TemporaryTable => "temporary table",
+            PinReason::HoldCursor => "cursor WITH HOLD",
+            PinReason::AdvisoryLock => "session advisory lock",
+            PinReason::Load => "LOAD",
+            PinReason::SqlPrepare => "SQL PREPARE",
+            PinReason::Unknown => "unknown",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

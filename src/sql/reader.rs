@@ -1,0 +1,175 @@
+//! Reads the tokens of one statement from left to right, as a hand-written parser wants them.
+
+use super::lexer::{Kind, Notation, Token};
+
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    text: &'a [u8],
+    tokens: &'a [Token],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(text: &'a [u8], tokens: &'a [Token]) -> Self {
+        Reader {
+            text,
+            tokens,
+            at: 0,
+        }
+    }
+
+    pub fn peek(&self) -> Option<Token> {
+        self.tokens.get(self.at).copied()
+    }
+
+    pub fn peek_source(&self) -> &'a [u8] {
+        self.peek().map_or(&[], |token| self.source(token))
+    }
+
+    pub fn source(&self, token: Token) -> &'a [u8] {
+        self.text.get(token.start..token.end).unwrap_or_default()
+    }
+
+    pub fn next(&mut self) -> Option<Token> {
+        let token = self.peek()?;
+        self.at += 1;
+        Some(token)
+    }
+
+    pub fn at_end(&self) -> bool {
+        self.at >= self.tokens.len()
+    }
+
+    pub fn rest(&self) -> &'a [Token] {
+        self.tokens.get(self.at..).unwrap_or_default()
+    }
+
+    /// The next token is this keyword (upper case), without quotes.
+    pub fn sees(&self, keyword: &str) -> bool {
+        self.peek()
+            .is_some_and(|token| is_word(self.text, token, keyword))
+    }
+
+    pub fn accept(&mut self, keyword: &str) -> bool {
+        let found = self.sees(keyword);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// All of these keywords, or none.
+    pub fn accept_all(&mut self, keywords: &[&str]) -> bool {
+        let before = self.at;
+        let found = keywords.iter().all(|keyword| self.accept(keyword));
+        if !found {
+            self.at = before;
+        }
+        found
+    }
+
+    pub fn accept_any(&mut self, keywords: &[&str]) -> bool {
+        keywords.iter().any(|keyword| self.accept(keyword))
+    }
+
+    pub fn accept_sign(&mut self, sign: &str) -> bool {
+        let found = self.peek_is_sign(sign);
+        self.at += usize::from(found);
+        found
+    }
+
+    pub fn peek_is_sign(&self, sign: &str) -> bool {
+        self.peek().is_some_and(|token| {
+            matches!(token.kind, Kind::Punctuation | Kind::Operator)
+                && self.source(token) == sign.as_bytes()
+        })
+    }
+
+    /// Skips what stands between here and the closing parenthesis, which is read too.
+    pub fn skip_parenthesis(&mut self) -> bool {
+        let mut depth = 1_usize;
+        while let Some(token) = self.next() {
+            match self.source(token) {
+                b"(" => depth += 1,
+                b")" => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// An identifier as PostgreSQL understands it: lower case unless quoted. `None`, and nothing
+    /// read, if there is none, or one in no encoding that is known here.
+    pub fn identifier(&mut self) -> Option<String> {
+        let name = identifier(self.text, self.peek()?)?;
+        self.at += 1;
+        Some(name)
+    }
+
+    /// The value of a string literal; `None`, and nothing read, if there is none or its value
+    /// depends on a setting of the session.
+    pub fn literal(&mut self) -> Option<String> {
+        let value = literal(self.text, self.peek()?)?;
+        self.at += 1;
+        Some(value)
+    }
+}
+
+pub(super) fn is_word(text: &[u8], token: Token, keyword: &str) -> bool {
+    token.kind == Kind::Word
+        && text
+            .get(token.start..token.end)
+            .is_some_and(|source| source.eq_ignore_ascii_case(keyword.as_bytes()))
+}
+
+pub(super) fn identifier(text: &[u8], token: Token) -> Option<String> {
+    let source = std::str::from_utf8(text.get(token.start..token.end)?).ok()?;
+    match token.kind {
+        Kind::Word => Some(source.to_ascii_lowercase()),
+        Kind::Quoted => {
+            let inside = source.strip_prefix('"')?.strip_suffix('"')?;
+            Some(inside.replace("\"\"", "\""))
+        }
+        _ => None,
+    }
+}
+
+fn literal(text: &[u8], token: Token) -> Option<String> {
+    let source = std::str::from_utf8(text.get(token.start..token.end)?).ok()?;
+    match token.kind {
+        Kind::Literal(Notation::Plain) => {
+            let inside = source.strip_prefix('\'')?.strip_suffix('\'')?;
+            let value = inside.replace("''", "\u{0}");
+            // A backslash means itself or an escape, by standard_conforming_strings; a quote that
+            // is left joins two segments.
+            if value.contains(['\\', '\'']) {
+                return None;
+            }
+            Some(value.replace('\u{0}', "'"))
+        }
+        Kind::Literal(Notation::Dollar) => {
+            let tag = source.find('$').and_then(|_| source.get(1..)?.find('$'))? + 2;
+            Some(source.get(tag..source.len().checked_sub(tag)?)?.to_owned())
+        }
+        Kind::Literal(Notation::Escape) => {
+            let inside = source.get(2..)?.strip_suffix('\'')?;
+            let plain = !inside.contains(['\\', '\'']);
+            plain.then(|| inside.to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// A string literal of this value that means the same under every setting.
+pub(super) fn quote_literal(value: &str) -> String {
+    let doubled = value.replace('\'', "''");
+    if doubled.contains('\\') {
+        return format!("E'{}'", doubled.replace('\\', "\\\\"));
+    }
+    format!("'{doubled}'")
+}
+
+pub(super) fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,410 @@
+//! The walk over a query's tree that finds what it calls and reads. Every field of every node is
+//! named, so that a new version of the parser cannot add one unseen; nodes of other dialects end
+//! the walk.
+
+use sqlparser::ast::{
+    Cte, Distinct, Fetch, GroupByExpr, GroupByWithModifier, Ident, Join, JoinConstraint,
+    JoinOperator, LimitClause, NamedWindowDefinition, NamedWindowExpr, ObjectName, Offset, OrderBy,
+    OrderByExpr, OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    TableFactor, TableSample, TableSampleKind, TableWithJoins, Values, WildcardAdditionalOptions,
+    With, XmlTableColumnOption,
+};
+
+use super::classify::Rules;
+use super::functions::{self, Verdict};
+use super::query::node_local_relation;
+
+/// `Err` is the reason why the query is a write.
+pub(super) type Seen = Result<(), String>;
+
+pub(super) struct Walk<'a> {
+    rules: &'a Rules,
+    node_local: Option<String>,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(rules: &'a Rules) -> Self {
+        Walk {
+            rules,
+            node_local: None,
+        }
+    }
+
+    /// Why only the primary's answer is right, if it met such a thing.
+    pub fn node_local(self) -> Option<String> {
+        self.node_local
+    }
+
+    pub fn query(&mut self, query: &Query) -> Seen {
+        let Query {
+            with,
+            body,
+            order_by,
+            limit_clause,
+            fetch,
+            locks,
+            for_clause,
+            settings,
+            format_clause,
+            pipe_operators,
+        } = query;
+        if !locks.is_empty() {
+            return Err("it locks rows".to_owned());
+        }
+        plain(for_clause.is_none() && settings.is_none() && format_clause.is_none())?;
+        plain(pipe_operators.is_empty())?;
+        if let Some(With { cte_tables, .. }) = with {
+            for Cte { query, from, .. } in cte_tables {
+                plain(from.is_none())?;
+                self.query(query)?;
+            }
+        }
+        self.body(body)?;
+        self.order_by(order_by.as_ref())?;
+        match limit_clause {
+            None => {}
+            Some(LimitClause::LimitOffset {
+                limit,
+                offset,
+                limit_by,
+            }) => {
+                self.exprs(limit)?;
+                self.exprs(offset.iter().map(|Offset { value, .. }| value))?;
+                self.exprs(limit_by)?;
+            }
+            Some(LimitClause::OffsetCommaLimit { .. }) => return other_dialect(),
+        }
+        match fetch {
+            Some(Fetch { quantity, .. }) => self.exprs(quantity),
+            None => Ok(()),
+        }
+    }
+
+    fn body(&mut self, body: &SetExpr) -> Seen {
+        let mut body = body;
+        loop {
+            match body {
+                SetExpr::Select(select) => return self.select(select),
+                SetExpr::Query(query) => return self.query(query),
+                SetExpr::SetOperation { left, right, .. } => {
+                    self.body(right)?;
+                    body = left;
+                }
+                SetExpr::Values(Values { rows, .. }) => {
+                    return rows.iter().try_for_each(|row| self.exprs(row.iter()));
+                }
+                SetExpr::Insert(_)
+                | SetExpr::Update(_)
+                | SetExpr::Delete(_)
+                | SetExpr::Merge(_) => return Err("a part of it changes rows".to_owned()),
+                SetExpr::Table(table) => {
+                    let path = [&table.schema_name, &table.table_name];
+                    let path: Vec<_> = path.into_iter().flatten().map(name_of).collect();
+                    self.relation_path(&path);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn select(&mut self, select: &Select) -> Seen {
+        let Select {
+            select_token: _,
+            optimizer_hints: _,
+            distinct,
+            select_modifiers,
+            top,
+            top_before_distinct: _,
+            projection,
+            exclude,
+            into,
+            from,
+            lateral_views,
+            prewhere,
+            selection,
+            connect_by,
+            group_by,
+            cluster_by,
+            distribute_by,
+            sort_by,
+            having,
+            named_window,
+            qualify,
+            window_before_qualify: _,
+            value_table_mode,
+            flavor: _,
+        } = select;
+        if into.is_some() {
+            return Err("SELECT INTO creates a table".to_owned());
+        }
+        plain(select_modifiers.is_none() && top.is_none() && exclude.is_none())?;
+        plain(lateral_views.is_empty() && prewhere.is_none() && connect_by.is_empty())?;
+        plain(cluster_by.is_empty() && distribute_by.is_empty() && sort_by.is_empty())?;
+        plain(qualify.is_none() && value_table_mode.is_none())?;
+        if let Some(Distinct::On(expressions)) = distinct {
+            self.exprs(expressions)?;
+        }
+        projection.iter().try_for_each(|item| self.item(item))?;
+        from.iter().try_for_each(|from| self.from(from))?;
+        self.exprs(selection)?;
+        self.group_by(group_by)?;
+        self.exprs(having)?;
+        named_window
+            .iter()
+            .try_for_each(|NamedWindowDefinition(_, window)| match window {
+                NamedWindowExpr::NamedWindow(_) => Ok(()),
+                NamedWindowExpr::WindowSpec(spec) => self.window(spec),
+            })
+    }
+
+    fn item(&mut self, item: &SelectItem) -> Seen {
+        match item {
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, alias: _ } => {
+                self.expr(expr)
+            }
+            SelectItem::QualifiedWildcard(kind, options) => {
+                wildcard(options)?;
+                match kind {
+                    SelectItemQualifiedWildcardKind::ObjectName(_) => Ok(()),
+                    SelectItemQualifiedWildcardKind::Expr(expr) => self.expr(expr),
+                }
+            }
+            SelectItem::Wildcard(options) => wildcard(options),
+            SelectItem::ExprWithAliases { .. } => other_dialect(),
+        }
+    }
+
+    fn group_by(&mut self, group_by: &GroupByExpr) -> Seen {
+        let modifiers = match group_by {
+            GroupByExpr::All(modifiers) => modifiers,
+            GroupByExpr::Expressions(expressions, modifiers) => {
+                self.exprs(expressions)?;
+                modifiers
+            }
+        };
+        modifiers.iter().try_for_each(|modifier| match modifier {
+            GroupByWithModifier::GroupingSets(expr) => self.expr(expr),
+            _ => other_dialect(),
+        })
+    }
+
+    fn order_by(&mut self, order_by: Option<&OrderBy>) -> Seen {
+        match order_by {
+            None => Ok(()),
+            Some(OrderBy { kind, interpolate }) => {
+                plain(interpolate.is_none())?;
+                match kind {
+                    OrderByKind::Expressions(expressions) => self.orders(expressions),
+                    OrderByKind::All(_) => other_dialect(),
+                }
+            }
+        }
+    }
+
+    pub fn orders(&mut self, orders: &[OrderByExpr]) -> Seen {
+        orders.iter().try_for_each(|order| {
+            let OrderByExpr {
+                expr,
+                options: _,
+                with_fill,
+            } = order;
+            plain(with_fill.is_none())?;
+            self.expr(expr)
+        })
+    }
+
+    fn from(&mut self, from: &TableWithJoins) -> Seen {
+        let TableWithJoins { relation, joins } = from;
+        self.table(relation)?;
+        joins.iter().try_for_each(|join| self.join(join))
+    }
+
+    fn join(&mut self, join: &Join) -> Seen {
+        let Join {
+            relation,
+            global: _,
+            join_operator,
+        } = join;
+        self.table(relation)?;
+        match join_operator {
+            JoinOperator::Join(constraint)
+            | JoinOperator::Inner(constraint)
+            | JoinOperator::Left(constraint)
+            | JoinOperator::LeftOuter(constraint)
+            | JoinOperator::Right(constraint)
+            | JoinOperator::RightOuter(constraint)
+            | JoinOperator::FullOuter(constraint)
+            | JoinOperator::CrossJoin(constraint) => match constraint {
+                JoinConstraint::On(expr) => self.expr(expr),
+                JoinConstraint::Using(_)
+                | JoinConstraint::UsingAlias(..)
+                | JoinConstraint::Natural
+                | JoinConstraint::None => Ok(()),
+            },
+            _ => other_dialect(),
+        }
+    }
+
+    fn table(&mut self, table: &TableFactor) -> Seen {
+        match table {
+            TableFactor::Table {
+                name,
+                args,
+                with_hints,
+                version,
+                partitions,
+                json_path,
+                sample,
+                index_directives,
+                ..
+            } => {
+                plain(with_hints.is_empty() && version.is_none() && partitions.is_empty())?;
+                plain(json_path.is_none() && index_directives.is_empty())?;
+                self.sample(sample.as_ref())?;
+                match args {
+                    Some(call) => {
+                        plain(call.settings.is_none())?;
+                        self.call(name)?;
+                        self.arguments(&call.args)
+                    }
+                    None => self.relation(name),
+                }
+            }
+            TableFactor::Derived {
+                subquery, sample, ..
+            } => {
+                self.sample(sample.as_ref())?;
+                self.query(subquery)
+            }
+            TableFactor::Function { name, args, .. } => {
+                self.call(name)?;
+                self.arguments(args)
+            }
+            TableFactor::UNNEST { array_exprs, .. } => self.exprs(array_exprs),
+            TableFactor::NestedJoin {
+                table_with_joins, ..
+            } => self.from(table_with_joins),
+            TableFactor::XmlTable {
+                namespaces,
+                row_expression,
+                passing,
+                columns,
+                alias: _,
+            } => {
+                self.exprs(namespaces.iter().map(|namespace| &namespace.uri))?;
+                self.expr(row_expression)?;
+                self.exprs(passing.arguments.iter().map(|argument| &argument.expr))?;
+                columns.iter().try_for_each(|column| match &column.option {
+                    XmlTableColumnOption::NamedInfo { path, default, .. } => {
+                        self.exprs(path)?;
+                        self.exprs(default)
+                    }
+                    XmlTableColumnOption::ForOrdinality => Ok(()),
+                })
+            }
+            _ => other_dialect(),
+        }
+    }
+
+    fn sample(&mut self, sample: Option<&TableSampleKind>) -> Seen {
+        let Some(
+            TableSampleKind::BeforeTableAlias(sample) | TableSampleKind::AfterTableAlias(sample),
+        ) = sample
+        else {
+            return Ok(());
+        };
+        let TableSample {
+            quantity, offset, ..
+        } = sample.as_ref();
+        self.exprs(quantity.iter().map(|quantity| &quantity.value))?;
+        self.exprs(offset)
+    }
+
+    fn relation(&mut self, name: &ObjectName) -> Seen {
+        let path = path(name)?;
+        self.relation_path(&path);
+        Ok(())
+    }
+
+    fn relation_path(&mut self, path: &[String]) {
+        if let Some(reason) = node_local_relation(path) {
+            self.node_local.get_or_insert(reason);
+        }
+    }
+
+    /// A call by this name.
+    pub fn call(&mut self, name: &ObjectName) -> Seen {
+        let path = path(name)?;
+        let Some((function, schemas)) = path.split_last() else {
+            return other_dialect();
+        };
+        let listed = &self.rules.read_only_functions;
+        let full = path.join(".");
+        if listed.contains(function.as_str()) || listed.contains(full.as_str()) {
+            return Ok(());
+        }
+        let builtin = schemas.last().is_none_or(|schema| schema == "pg_catalog");
+        // `ARRAY(SELECT ...)` is syntax, and what the parser makes a call of.
+        if function == "array" && schemas.is_empty() {
+            return Ok(());
+        }
+        match functions::verdict(function).filter(|_| builtin) {
+            Some(Verdict::Safe) => Ok(()),
+            Some(Verdict::NodeLocal) => {
+                let reason = || format!("function {function}() is about one node");
+                self.node_local.get_or_insert_with(reason);
+                Ok(())
+            }
+            // Judged by its arguments, of which the tree knows no values.
+            Some(Verdict::Session) if function == "set_config" => Ok(()),
+            Some(Verdict::Writes) => Err(format!("function {function}() writes")),
+            Some(Verdict::AdvisoryLock | Verdict::Session) => {
+                Err(format!("function {function}() changes the session"))
+            }
+            None => Err(format!("function {full}() is not known")),
+        }
+    }
+}
+
+fn path(name: &ObjectName) -> Result<Vec<String>, String> {
+    name.0
+        .iter()
+        .map(|part| {
+            let ident = part.as_ident().ok_or_else(foreign)?;
+            Ok(name_of(ident))
+        })
+        .collect()
+}
+
+fn name_of(ident: &Ident) -> String {
+    match ident.quote_style {
+        None => ident.value.to_ascii_lowercase(),
+        Some(_) => ident.value.clone(),
+    }
+}
+
+pub(super) fn wildcard(options: &WildcardAdditionalOptions) -> Seen {
+    let WildcardAdditionalOptions {
+        wildcard_token: _,
+        opt_ilike,
+        opt_exclude,
+        opt_except,
+        opt_replace,
+        opt_rename,
+        opt_alias,
+    } = options;
+    plain(opt_ilike.is_none() && opt_exclude.is_none() && opt_except.is_none())?;
+    plain(opt_replace.is_none() && opt_rename.is_none() && opt_alias.is_none())
+}
+
+pub(super) fn plain(holds: bool) -> Seen {
+    if holds { Ok(()) } else { other_dialect() }
+}
+
+fn foreign() -> String {
+    "syntax that is not PostgreSQL's".to_owned()
+}
+
+pub(super) fn other_dialect() -> Seen {
+    Err(foreign())
+}
