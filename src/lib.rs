@@ -17,4 +17,5 @@
 //! * [`app`]: builds everything, listens, shuts down
 
 pub mod protocol;
+pub mod routing;
 pub mod sql;

@@ -1,0 +1,362 @@
+use proptest::prelude::*;
+
+use super::super::testing::{at, down, history, node, primary, replica, seen, topology};
+use super::super::topology::{NodeState, Observation, Role};
+use super::*;
+use std::sync::Arc;
+
+const P: NodeIndex = NodeIndex(0);
+const A: NodeIndex = NodeIndex(1);
+const B: NodeIndex = NodeIndex(2);
+const T1: Option<Timeline> = Some(Timeline(1));
+const T2: Option<Timeline> = Some(Timeline(2));
+
+/// A primary sampled at these (milliseconds, LSN), and two replicas.
+fn cluster(samples: &[(u64, u64)], a: NodeState, b: NodeState) -> Topology {
+    let nodes = [node(0, primary(0, 0)), node(1, a), node(2, b)];
+    topology(nodes, samples)
+}
+
+fn on_timeline(topology: Topology, timeline: Option<Timeline>) -> Topology {
+    Topology {
+        timeline,
+        ..topology
+    }
+}
+
+fn bounds(floor: &Floor) -> [Bound; 3] {
+    [P, A, B].map(|node| floor.bound_for(node))
+}
+
+#[test]
+fn a_new_session_may_read_anywhere() {
+    let mut floor = Floor::default();
+    floor.settle(&cluster(&[(10, 100)], replica(0, 10), down()), at(20));
+    assert_eq!(bounds(&floor), [Bound::Reached(Lsn::ZERO); 3]);
+}
+
+#[test]
+fn a_captured_position_binds_every_node_and_never_falls() {
+    let topology = cluster(&[(10, 100)], replica(0, 10), down());
+    let mut floor = Floor::default();
+    floor.settle(&topology, at(10));
+    for lsn in [50, 80, 60] {
+        floor.raise(Lsn(lsn), T1);
+    }
+    floor.settle(&topology, at(20));
+    assert_eq!(bounds(&floor), [Bound::Reached(Lsn(80)); 3]);
+}
+
+#[test]
+fn an_unknown_position_keeps_reads_on_the_primary_until_a_later_probe() {
+    let mut floor = Floor::default();
+    floor.raise_to_primary_after(at(20));
+    floor.raise_to_primary_after(at(15));
+    floor.settle(
+        &cluster(&[(10, 100), (20, 110)], replica(900, 10), down()),
+        at(25),
+    );
+    assert_eq!(bounds(&floor), [Bound::OnlyPrimary; 3]);
+    floor.settle(
+        &cluster(&[(10, 100), (21, 130), (30, 150)], down(), down()),
+        at(31),
+    );
+    assert_eq!(bounds(&floor), [Bound::Reached(Lsn(130)); 3]);
+}
+
+#[test]
+fn a_replica_seen_binds_the_others_to_what_it_had() {
+    let mut floor = Floor::default();
+    floor.saw_replica(A, at(20));
+    let before = cluster(&[(10, 100)], replica(90, 20), replica(100, 20));
+    floor.settle(&before, at(21));
+    let [_, on_a, on_b] = bounds(&floor);
+    assert_eq!(
+        (on_a, on_b),
+        (Bound::Reached(Lsn::ZERO), Bound::OnlyPrimary)
+    );
+    assert_eq!(floor.last_replica(), Some(A));
+
+    let after = cluster(&[(10, 100)], replica(95, 21), replica(100, 20));
+    floor.settle(&after, at(23));
+    assert_eq!(bounds(&floor), [Bound::Reached(Lsn(95)); 3]);
+    assert_eq!(floor.last_replica(), None);
+}
+
+#[test]
+fn a_replica_that_cannot_be_asked_any_more_is_covered_by_the_primary() {
+    let samples = [(10, 100), (22, 120)];
+    let restarted = Observation {
+        connected: at(21),
+        ..seen(Role::Replica, 70, 30)
+    };
+    let excluded = NodeState::Excluded {
+        observation: seen(Role::Replica, 500, 30),
+        reason: "on another timeline".into(),
+    };
+    let table = [
+        ("down", cluster(&samples, down(), down())),
+        (
+            "restarted",
+            cluster(&samples, NodeState::Up(restarted), down()),
+        ),
+        ("excluded", cluster(&samples, excluded, down())),
+        ("removed", topology([node(0, primary(0, 0))], &samples)),
+    ];
+    for (case, topology) in table {
+        let mut floor = Floor::default();
+        floor.saw_replica(A, at(20));
+        floor.settle(&topology, at(31));
+        assert_eq!(bounds(&floor), [Bound::Reached(Lsn(120)); 3], "{case}");
+    }
+    // No sample after the read: not even the same replica, which may have restarted lower.
+    let mut floor = Floor::default();
+    floor.saw_replica(A, at(25));
+    floor.settle(
+        &cluster(
+            &samples,
+            NodeState::Up(Observation {
+                connected: at(26),
+                ..restarted
+            }),
+            down(),
+        ),
+        at(31),
+    );
+    assert_eq!(bounds(&floor), [Bound::OnlyPrimary; 3]);
+}
+
+#[test]
+fn a_promoted_replica_tells_its_position_as_the_primary() {
+    let mut floor = Floor::default();
+    floor.settle(&cluster(&[(10, 100)], replica(90, 10), down()), at(11));
+    floor.saw_replica(A, at(20));
+    let promoted = Observation {
+        timeline: T2,
+        ..seen(Role::Primary, 101, 30)
+    };
+    let nodes = [
+        node(0, down()),
+        node(1, NodeState::Up(promoted)),
+        node(2, down()),
+    ];
+    let topology = on_timeline(topology(nodes, &[(30, 101)]), T2);
+    floor.settle(&topology, at(32));
+    assert_eq!(bounds(&floor), [Bound::Reached(Lsn(101)); 3]);
+}
+
+#[test]
+fn a_second_replica_does_not_make_the_first_forgotten() {
+    let mut floor = Floor::default();
+    floor.saw_replica(A, at(20));
+    floor.saw_replica(B, at(21));
+    // B is behind A: what B tells later is not enough.
+    floor.settle(
+        &cluster(&[(10, 100)], replica(100, 30), replica(60, 30)),
+        at(31),
+    );
+    assert_eq!(bounds(&floor), [Bound::OnlyPrimary; 3]);
+    floor.settle(
+        &cluster(&[(10, 100), (30, 105)], replica(100, 30), replica(60, 30)),
+        at(32),
+    );
+    assert_eq!(bounds(&floor), [Bound::Reached(Lsn(105)); 3]);
+}
+
+#[test]
+fn a_restart_between_two_reads_of_one_replica_is_noticed() {
+    let mut floor = Floor::default();
+    floor.saw_replica(A, at(20));
+    floor.saw_replica(A, at(30));
+    let restarted = Observation {
+        connected: at(25),
+        ..seen(Role::Replica, 50, 40)
+    };
+    let topology = cluster(&[(10, 100), (35, 105)], NodeState::Up(restarted), down());
+    floor.settle(&topology, at(41));
+    assert_eq!(bounds(&floor), [Bound::Reached(Lsn(105)); 3]);
+}
+
+#[test]
+fn a_position_of_another_timeline_is_exchanged_for_a_later_one() {
+    // captured on, settled on before, topology's, still a known position
+    let table = [
+        (T1, T1, T1, true),
+        (T2, T1, T2, true),
+        (T1, T1, T2, false),
+        (T2, T1, T1, false),
+        (None, T1, T1, true),
+        (None, None, T1, false),
+        (T1, None, T2, false),
+    ];
+    for (captured, settled, current, known) in table {
+        let case = format!("captured on {captured:?}, settled on {settled:?}, now {current:?}");
+        let mut floor = Floor::default();
+        let early = [(10, 100)];
+        if settled.is_some() {
+            floor.settle(
+                &on_timeline(cluster(&early, down(), down()), settled),
+                at(11),
+            );
+        }
+        floor.raise(Lsn(500), captured);
+        let topology = on_timeline(cluster(&[(10, 100), (20, 900)], down(), down()), current);
+        floor.settle(&topology, at(20));
+        let expected = if known {
+            Bound::Reached(Lsn(500))
+        } else {
+            Bound::OnlyPrimary
+        };
+        assert_eq!(bounds(&floor), [expected; 3], "{case}");
+
+        let later = Topology {
+            history: Arc::new(history(&[(21, 700)])),
+            ..topology
+        };
+        floor.settle(&later, at(22));
+        let expected = if known { 500 } else { 700 };
+        assert_eq!(
+            bounds(&floor),
+            [Bound::Reached(Lsn(expected)); 3],
+            "{case}, later"
+        );
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    /// The session writes on the primary; the position is captured, or lost.
+    Write {
+        captured: bool,
+    },
+    ReadOnPrimary,
+    /// The session reads on a replica, if the floor lets it.
+    Read(NodeIndex),
+    ReadEventually(NodeIndex),
+    /// The replica replays so much of what it lacks.
+    Replay(NodeIndex, u64),
+    /// The replica restarts, this much lower.
+    Restart(NodeIndex, u64),
+    Probe(NodeIndex),
+    Pass(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let node = || prop_oneof![Just(A), Just(B)];
+    prop_oneof![
+        any::<bool>().prop_map(|captured| Event::Write { captured }),
+        Just(Event::ReadOnPrimary),
+        node().prop_map(Event::Read),
+        node().prop_map(Event::Read),
+        node().prop_map(Event::ReadEventually),
+        (node(), 0u64..10).prop_map(|(node, bytes)| Event::Replay(node, bytes)),
+        (node(), 0u64..10).prop_map(|(node, bytes)| Event::Restart(node, bytes)),
+        prop_oneof![Just(P), Just(A), Just(B)].prop_map(Event::Probe),
+        (1u64..5).prop_map(Event::Pass),
+    ]
+}
+
+/// One primary and two replicas as they really are, and what is known of them.
+struct World {
+    now: u64,
+    positions: [u64; 3],
+    connected: [u64; 3],
+    known: [NodeState; 3],
+    samples: Vec<(u64, u64)>,
+}
+
+impl World {
+    fn probe(&mut self, node: NodeIndex) {
+        let place = usize::from(node.0);
+        self.now += 1;
+        let role = if node == P {
+            Role::Primary
+        } else {
+            Role::Replica
+        };
+        self.known[place] = NodeState::Up(Observation {
+            connected: at(self.connected[place]),
+            ..seen(role, self.positions[place], self.now)
+        });
+        if node == P {
+            self.samples.push((self.now, self.positions[0]));
+        }
+        self.now += 1;
+    }
+
+    fn topology(&self) -> Topology {
+        let nodes = (0..)
+            .zip(&self.known)
+            .map(|(index, state)| node(index, state.clone()));
+        topology(nodes, &self.samples)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// The session's oracle: the highest position it has written or seen. Whatever happens, a
+    /// replica that the floor lets it read, over a connection that the observation vouches for,
+    /// has at least that.
+    #[test]
+    fn no_session_reads_less_than_it_wrote_or_saw(events in prop::collection::vec(event(), 1..200)) {
+        let mut world = World {
+            now: 1,
+            positions: [10, 10, 10],
+            connected: [0, 0, 0],
+            known: [primary(10, 0), replica(10, 0), replica(10, 0)],
+            samples: vec![(0, 10)],
+        };
+        let mut floor = Floor::default();
+        let mut oracle = 0;
+        for event in events {
+            world.now += 1;
+            match event {
+                Event::Write { captured } => {
+                    world.positions[0] += 3;
+                    oracle = oracle.max(world.positions[0]);
+                    if captured {
+                        floor.raise(Lsn(world.positions[0]), T1);
+                    } else {
+                        floor.raise_to_primary_after(at(world.now));
+                    }
+                }
+                Event::ReadOnPrimary => {
+                    oracle = oracle.max(world.positions[0]);
+                    floor.raise_to_primary_after(at(world.now));
+                }
+                Event::Read(replica) => {
+                    let place = usize::from(replica.0);
+                    let topology = world.topology();
+                    floor.settle(&topology, at(world.now));
+                    let NodeState::Up(known) = &world.known[place] else { continue };
+                    // The pool's youngest server was opened when the node last started.
+                    if !known.vouches_for(at(world.connected[place])) {
+                        continue;
+                    }
+                    if let Bound::Reached(lsn) = floor.bound_for(replica) && known.lsn >= lsn {
+                        let seen = world.positions[place];
+                        prop_assert!(seen >= oracle, "read {seen} after {oracle} on {replica:?}");
+                        oracle = seen;
+                        floor.saw_replica(replica, at(world.now));
+                    }
+                }
+                Event::ReadEventually(replica) => {
+                    oracle = oracle.max(world.positions[usize::from(replica.0)]);
+                    floor.saw_replica(replica, at(world.now));
+                }
+                Event::Replay(replica, bytes) => {
+                    let place = usize::from(replica.0);
+                    world.positions[place] = (world.positions[place] + bytes).min(world.positions[0]);
+                }
+                Event::Restart(replica, bytes) => {
+                    let place = usize::from(replica.0);
+                    world.positions[place] = world.positions[place].saturating_sub(bytes);
+                    world.connected[place] = world.now;
+                }
+                Event::Probe(node) => world.probe(node),
+                Event::Pass(ms) => world.now += ms,
+            }
+        }
+    }
+}

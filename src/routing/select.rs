@@ -1,0 +1,168 @@
+//! The selection: which of the nodes that may answer should.
+
+use std::time::Duration;
+
+use super::gate::{PrimaryReason, Verdict};
+use super::lsn::Lsn;
+use super::topology::{Node, NodeIndex, NodeSet, Topology};
+
+/// Where a read goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// To this replica, now.
+    Replica(NodeIndex),
+    /// To the primary, now.
+    Primary(PrimaryReason),
+    /// To this replica when it has reached `lsn`; if that takes longer than `at_most`, choose
+    /// again without waiting.
+    Wait {
+        replica: NodeIndex,
+        lsn: Lsn,
+        at_most: Duration,
+    },
+}
+
+/// What the session prefers and knows beyond the topology.
+#[derive(Clone, Copy, Debug)]
+pub struct Preference<'a> {
+    /// Nodes of this region come before all others.
+    pub region: Option<&'a str>,
+    /// The replica that answered last: staying there is free.
+    pub stay_on: Option<NodeIndex>,
+    /// The longest wait for a replica; zero does not wait.
+    pub max_wait: Duration,
+    /// A number from which the two candidates are drawn.
+    pub random: u64,
+}
+
+/// Nodes within a quarter, or this much, of the nearest count as equally near.
+const BAND_FLOOR: Duration = Duration::from_millis(1);
+
+/// Chooses among the nodes that the gate lets through.
+///
+/// A fresh replica that is as near as anything wins, the least loaded of two drawn at random
+/// (`load` gives servers in use per node). A primary nearer than every replica wins over them.
+/// Where the near replicas are all behind, waiting is worth at most what going elsewhere costs.
+pub fn select(
+    verdict: Verdict,
+    topology: &Topology,
+    preference: &Preference<'_>,
+    load: impl Fn(NodeIndex) -> usize,
+) -> Choice {
+    let (fresh, behind, lsn) = match verdict {
+        Verdict::Primary(reason) => return Choice::Primary(reason),
+        Verdict::Replicas { fresh, behind, lsn } => (fresh, behind, lsn),
+    };
+    let distance = |index: NodeIndex| distance(topology.node(index), preference.region);
+    let nearest = |nodes: NodeSet| nodes.iter().map(distance).min();
+    // One of those that are as near as the nearest of `nodes`.
+    let pick = |nodes: NodeSet, nearest: Distance| {
+        let near = |index: &NodeIndex| distance(*index).as_near_as(nearest);
+        draw(
+            nodes.iter().filter(near).collect(),
+            topology,
+            preference,
+            &load,
+        )
+    };
+    let primary = topology.primary.map(distance);
+    let (fresh_best, behind_best) = (nearest(fresh), nearest(behind));
+    let Some(best) = [fresh_best, behind_best, primary]
+        .into_iter()
+        .flatten()
+        .min()
+    else {
+        return Choice::Primary(PrimaryReason::NoReplica);
+    };
+    let is_near = |distance: Option<Distance>| distance.is_some_and(|d| d.as_near_as(best));
+
+    if is_near(fresh_best) {
+        return Choice::Replica(pick(fresh, best));
+    }
+    if is_near(primary) && !is_near(behind_best) {
+        return Choice::Primary(PrimaryReason::Nearest);
+    }
+    let (elsewhere, go) = match (fresh_best, primary) {
+        (Some(fresh_best), primary) if primary.is_none_or(|primary| fresh_best <= primary) => {
+            (Some(fresh_best), Choice::Replica(pick(fresh, fresh_best)))
+        }
+        (_, primary) => (primary, Choice::Primary(PrimaryReason::Lag)),
+    };
+    match behind_best {
+        Some(nearest) if elsewhere.is_none_or(|elsewhere| nearest < elsewhere) => {
+            let cost = elsewhere.map_or(Duration::MAX, |elsewhere| elsewhere.round_trip);
+            let at_most = cost.min(preference.max_wait);
+            if at_most.is_zero() {
+                return go;
+            }
+            Choice::Wait {
+                replica: pick(behind, nearest),
+                lsn,
+                at_most,
+            }
+        }
+        _ => go,
+    }
+}
+
+/// How far a node is: another region is further than any round trip within the preferred one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Distance {
+    other_region: bool,
+    round_trip: Duration,
+}
+
+impl Distance {
+    fn as_near_as(self, best: Distance) -> bool {
+        let band = best
+            .round_trip
+            .saturating_add(BAND_FLOOR.max(best.round_trip / 4));
+        self.other_region == best.other_region && self.round_trip <= band
+    }
+}
+
+fn distance(node: &Node, region: Option<&str>) -> Distance {
+    Distance {
+        other_region: region.is_some() && node.region.as_deref() != region,
+        round_trip: node.round_trip.unwrap_or(Duration::MAX),
+    }
+}
+
+fn draw(
+    nodes: NodeSet,
+    topology: &Topology,
+    preference: &Preference<'_>,
+    load: &impl Fn(NodeIndex) -> usize,
+) -> NodeIndex {
+    if let Some(stay) = preference.stay_on
+        && nodes.contains(stay)
+    {
+        return stay;
+    }
+    let total: u64 = nodes
+        .iter()
+        .map(|index| u64::from(topology.node(index).weight))
+        .sum();
+    let pick = |random: u64| {
+        let mut rest = random % total.max(1);
+        nodes
+            .iter()
+            .find(|index| {
+                let weight = u64::from(topology.node(*index).weight);
+                let found = rest < weight;
+                rest = rest.saturating_sub(weight);
+                found
+            })
+            .unwrap_or(NodeIndex(nodes.0.trailing_zeros() as u8))
+    };
+    let first = pick(preference.random & 0xFFFF_FFFF);
+    let second = pick(preference.random >> 32);
+    if load(second) < load(first) {
+        second
+    } else {
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests;
