@@ -16,6 +16,7 @@
 //! * [`lab`]: local PostgreSQL clusters with simulated distance
 //! * [`app`]: builds everything, listens, shuts down
 
+pub mod config;
 pub mod protocol;
 pub mod routing;
 pub mod sql;

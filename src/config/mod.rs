@@ -1,0 +1,233 @@
+//! The settings as plain data. Reading them (file, flags, environment) and judging them are in
+//! the submodules; nothing here opens a socket.
+//!
+//! * [`flags`]: the command line and `CAUSEWAY_*`
+//! * [`url`](mod@url): one `postgres://` URL
+//! * [`file`](mod@file) reads `proxy.toml`
+//! * [`load`](mod@load): the file, then the flags over it
+//! * [`validate`]: the rules between settings
+//! * [`origin`]: where a setting came from, so that a message can say what to change
+
+mod defaults;
+pub mod file;
+pub mod flags;
+pub mod load;
+pub mod origin;
+mod section;
+#[cfg(test)]
+mod tests;
+pub mod url;
+pub mod validate;
+pub mod words;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+pub use load::{Loaded, load, load_with_origins};
+pub use origin::{ConfigError, ConfigErrors, Origin, Origins};
+
+/// Everything that can be set, with every default filled in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect. Default 127.0.0.1:6432.
+    pub listen: SocketAddr,
+    /// Where admin HTTP listens; none turns it off. Default 127.0.0.1:6480.
+    pub admin: Option<SocketAddr>,
+    /// The region this instance stands in.
+    pub region: Option<String>,
+    /// Worker threads. One costs the least per transaction; more carry more. Default 1.
+    pub worker_threads: usize,
+    pub nodes: Vec<NodeConfig>,
+    pub users: Vec<UserConfig>,
+    /// Who the monitor logs in as.
+    pub monitor: MonitorConfig,
+    pub client: ClientConfig,
+    pub pool: PoolConfig,
+    pub routing: RoutingConfig,
+    pub log: LogConfig,
+}
+
+/// One PostgreSQL instance. Its role is observed, never configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Default `host:port`.
+    pub name: String,
+    /// A host name, an address, or a directory that holds a Unix socket.
+    pub host: String,
+    /// Default 5432.
+    pub port: u16,
+    pub region: Option<String>,
+    /// Share of the reads among equally near nodes; 0 takes none. Default 100.
+    pub weight: u32,
+    /// Servers open at once on this node, over all pools. Default 80.
+    pub max_connections: usize,
+    pub tls: ServerTls,
+}
+
+/// TLS towards a node, in libpq's words (manual, section "SSL Mode Descriptions"). Default prefer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    pub mode: TlsMode,
+    /// Certificates to trust, PEM; without it, the system's.
+    pub root_cert: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// Who may log in, and as whom Causeway then logs in on the nodes (the same name).
+#[derive(Clone, Debug)]
+pub struct UserConfig {
+    pub name: String,
+    pub secret: Secret,
+    /// Servers at the most per node and database for this user; default is the pool's.
+    pub pool_size: Option<usize>,
+    /// Default is the pool's.
+    pub pool_mode: Option<PoolMode>,
+}
+
+/// What proves a user. Never printed.
+#[derive(Clone)]
+pub enum Secret {
+    Password(Zeroizing<String>),
+    /// `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`, as in `pg_authid`.
+    Verifier(Zeroizing<String>),
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Secret::Password(_) => "Password(..)",
+            Secret::Verifier(_) => "Verifier(..)",
+        })
+    }
+}
+
+#[derive(Clone)]
+pub struct MonitorConfig {
+    pub user: String,
+    pub password: Option<Zeroizing<String>>,
+    /// Default `postgres`; with flags only, the primary URL's database.
+    pub database: String,
+    /// Between two probes of a node when nobody waits. Default 100 ms.
+    pub probe_interval: Duration,
+    /// A probe that takes longer has failed. Default 5 s.
+    pub probe_timeout: Duration,
+    /// Between two probes of a replica while somebody waits for it. Default 2 ms.
+    pub wait_interval: Duration,
+}
+
+impl fmt::Debug for MonitorConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MonitorConfig {
+            user,
+            password,
+            database,
+            probe_interval,
+            probe_timeout,
+            wait_interval,
+        } = self;
+        f.debug_struct("MonitorConfig")
+            .field("user", user)
+            .field("password", &password.as_ref().map(|_| ".."))
+            .field("database", database)
+            .field("probe_interval", probe_interval)
+            .field("probe_timeout", probe_timeout)
+            .field("wait_interval", wait_interval)
+            .finish()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Clients at once; more are refused with 53300. Default 10000.
+    pub max_clients: usize,
+    /// From accept to the end of the log-in. Default 60 s.
+    pub login_timeout: Duration,
+    /// A statement's text at the most, in bytes; more is refused with 54000. Default 64 MiB.
+    pub max_query_size: usize,
+    /// A client silent for longer, outside of a transaction, is closed with 57P05; zero never. Default 0.
+    pub idle_timeout: Duration,
+    pub tls: Option<ClientTls>,
+}
+
+/// TLS towards clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// Certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+    /// Refuse clients that do not use TLS. Default false.
+    pub required: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct PoolConfig {
+    /// Default transaction.
+    pub mode: PoolMode,
+    /// Servers at the most per node, database and user. Default 20.
+    pub size: usize,
+    /// Servers kept open per pool once it has been used. Default 0.
+    pub min_idle: usize,
+    /// A wait for a server at the most; then 53300. Default 15 s.
+    pub checkout_timeout: Duration,
+    /// A connection attempt to a node at the most. Default 10 s.
+    pub connect_timeout: Duration,
+    /// A server at rest for longer is closed; zero never. Default 10 min.
+    pub idle_timeout: Duration,
+    /// A server older than this is closed when at rest (less up to a tenth, at random); zero never. Default 1 h.
+    pub max_lifetime: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolMode {
+    Transaction,
+    Session,
+}
+
+#[derive(Clone, Debug)]
+pub struct RoutingConfig {
+    /// The level of a session that sets none. Default session.
+    pub consistency: Consistency,
+    /// For `eventual`; none is unbounded. Default none.
+    pub max_staleness: Option<Duration>,
+    /// The longest wait for a replica. Default 1 s.
+    pub max_wait: Duration,
+    /// During a failover, how long a write waits for the new primary. Default 10 s.
+    pub failover_wait: Duration,
+    /// Bytes of memory for remembered classifications. Default 16 MiB.
+    pub statement_cache_size: usize,
+    /// User functions that are volatile by declaration but may run on a replica.
+    pub read_only_functions: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    Strong,
+    Session,
+    Eventual,
+}
+
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// As `tracing_subscriber::EnvFilter` reads it. Default `info`.
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
