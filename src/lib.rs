@@ -17,6 +17,7 @@
 //! * [`app`]: builds everything, listens, shuts down
 
 pub mod config;
+pub mod net;
 pub mod protocol;
 pub mod routing;
 pub mod sql;
