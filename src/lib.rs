@@ -20,4 +20,5 @@ pub mod config;
 pub mod net;
 pub mod protocol;
 pub mod routing;
+pub mod server;
 pub mod sql;

@@ -1,0 +1,267 @@
+//! A server: one connection of ours to PostgreSQL, with everything that we know of its state.
+
+pub mod cancel;
+pub mod credential;
+pub mod dial;
+mod login;
+pub mod reported;
+pub mod settings;
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use lru::LruCache;
+
+use crate::net::Wire;
+use crate::protocol::error::{SqlState, summary};
+use crate::protocol::frame::{Frame, InvalidLength, backend, parameter_status};
+use crate::protocol::message::{self, TransactionStatus};
+use crate::protocol::owed::{Fate, OutOfStep, Owed, Request, StatementId};
+use crate::routing::NodeIndex;
+
+pub use cancel::{CancelKey, CancelTarget};
+pub use credential::Credential;
+pub use dial::{DialError, Dialer};
+pub use reported::Reported;
+pub use settings::Settings;
+
+/// One connection to PostgreSQL.
+#[derive(Debug)]
+pub struct Server {
+    pub wire: Wire,
+    pub owed: Owed,
+    /// As the last ReadyForQuery said.
+    pub status: TransactionStatus,
+    /// Its parameters, as it last reported them.
+    pub reported: Reported,
+    /// What has been SET on it.
+    pub settings: Settings,
+    /// Which of the shared prepared statements it has.
+    pub statements: HeldStatements,
+    /// Which session's unnamed statement it has.
+    pub unnamed: Option<UnnamedTag>,
+    node: NodeIndex,
+    cancel: Arc<CancelTarget>,
+    born: Instant,
+}
+
+/// Why SQL of our own did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Length(#[from] InvalidLength),
+    #[error("{0}")]
+    OutOfStep(#[from] OutOfStep),
+    /// The server's own words.
+    #[error("{message}")]
+    Refused { code: SqlState, message: String },
+}
+
+/// Tells one unnamed statement from every other that any session has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnnamedTag {
+    pub session: u64,
+    pub count: u64,
+}
+
+impl Server {
+    pub fn node(&self) -> NodeIndex {
+        self.node
+    }
+
+    /// Where a cancel request for it goes.
+    pub fn cancel_target(&self) -> &Arc<CancelTarget> {
+        &self.cancel
+    }
+
+    pub fn born(&self) -> Instant {
+        self.born
+    }
+
+    /// No reply is owed, no transaction is open, nothing waits to be sent: the next session may
+    /// have it.
+    pub fn is_clean(&self) -> bool {
+        self.owed.is_at_rest()
+            && self.status == TransactionStatus::Idle
+            && self.wire.output.is_empty()
+            && self.wire.input.is_empty()
+    }
+
+    /// Looks, without waiting, whether a server at rest is still alive, and takes in what it
+    /// reported meanwhile.
+    pub fn is_alive(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        loop {
+            match self.wire.poll_fill(&mut context) {
+                Poll::Pending => return self.wire.input.is_empty(),
+                Poll::Ready(Ok(1..)) => {
+                    if !self.take_in_reports() {
+                        return false;
+                    }
+                }
+                Poll::Ready(Ok(0) | Err(_)) => return false,
+            }
+        }
+    }
+
+    /// Consumes whole ParameterStatus, Notice and Notification messages; false on any other.
+    fn take_in_reports(&mut self) -> bool {
+        while let Ok(Some(frame)) = Frame::read(self.wire.input.bytes()) {
+            match frame.tag {
+                backend::PARAMETER_STATUS => {
+                    if let Some((name, value)) = parameter_status(frame.body()) {
+                        self.reported.update(name, value);
+                    }
+                }
+                backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE => {}
+                _ => return false,
+            }
+            let size = frame.bytes.len();
+            self.wire.input.consume(size);
+        }
+        true
+    }
+
+    /// Runs SQL of our own, outside of any session, and waits for its end. The server must be at
+    /// rest.
+    pub async fn run(&mut self, sql: &str) -> Result<(), RunError> {
+        let mut query = Vec::new();
+        message::put_query(&mut query, sql);
+        self.wire.output.extend(&query);
+        self.owed.push(Request::Query, Fate::Swallow);
+        self.unnamed = None;
+        self.wait_until_ready().await
+    }
+
+    /// Waits until the server has answered a Sync.
+    pub async fn round_trip(&mut self) -> Result<(), RunError> {
+        let mut sync = Vec::new();
+        message::put_sync(&mut sync);
+        self.wire.output.extend(&sync);
+        self.owed.push(Request::Sync, Fate::Swallow);
+        self.wait_until_ready().await
+    }
+
+    /// Sends what is left and drops all that comes, until that ends with ReadyForQuery or the server
+    /// has gone. For a server that is then closed.
+    pub async fn until_ready(&mut self) {
+        if self.wire.flush().await.is_err() {
+            return;
+        }
+        while let Ok(1..) = self.wire.fill().await {
+            let ready = matches!(self.wire.input.bytes(), [.., b'Z', 0, 0, 0, 5, _]);
+            let size = self.wire.input.len();
+            self.wire.input.consume(size);
+            if ready {
+                return;
+            }
+        }
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<(), RunError> {
+        self.wire.flush().await?;
+        let mut outcome = Ok(());
+        while !self.owed.is_at_rest() {
+            if self.wire.fill().await? == 0 {
+                return Err(RunError::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            while let Some(frame) = Frame::read(self.wire.input.bytes())? {
+                match frame.tag {
+                    backend::PARAMETER_STATUS => {
+                        if let Some((name, value)) = parameter_status(frame.body()) {
+                            self.reported.update(name, value);
+                        }
+                    }
+                    backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE => {}
+                    tag => {
+                        let body = frame.body();
+                        self.owed.receive(tag, |_| {})?;
+                        if tag == backend::ERROR_RESPONSE {
+                            let said = summary(body);
+                            let message = String::from_utf8_lossy(said.message).into_owned();
+                            outcome = Err(RunError::Refused {
+                                code: said.code,
+                                message,
+                            });
+                        }
+                        if tag == backend::READY_FOR_QUERY
+                            && let Some(status) = TransactionStatus::read(body)
+                        {
+                            self.status = status;
+                        }
+                    }
+                }
+                let size = frame.bytes.len();
+                self.wire.input.consume(size);
+            }
+        }
+        outcome
+    }
+
+    /// Says Terminate and closes, without minding whether the other side still listens.
+    pub async fn terminate(mut self) {
+        let mut goodbye = Vec::new();
+        message::put_terminate(&mut goodbye);
+        self.wire.output.extend(&goodbye);
+        let closed: io::Result<()> = self.wire.close().await;
+        if let Err(error) = closed {
+            tracing::trace!(%error, "the server was gone before it could be told goodbye");
+        }
+    }
+}
+
+/// The prepared statements that a server has, bounded: the least recently used makes room.
+#[derive(Debug)]
+pub struct HeldStatements {
+    held: LruCache<StatementId, (), foldhash::fast::RandomState>,
+}
+
+/// Prepared statements kept on one server at the most.
+pub const HELD_STATEMENTS: NonZeroUsize = NonZeroUsize::new(500).unwrap();
+
+impl HeldStatements {
+    fn new() -> HeldStatements {
+        let hasher = foldhash::fast::RandomState::default();
+        HeldStatements {
+            held: LruCache::unbounded_with_hasher(hasher),
+        }
+    }
+
+    /// Whether the server has it; counts as a use.
+    pub fn touch(&mut self, id: StatementId) -> bool {
+        self.held.get(&id).is_some()
+    }
+
+    /// Notes that the server is being given it; returns one that must go to make room.
+    pub fn insert(&mut self, id: StatementId) -> Option<StatementId> {
+        self.held.put(id, ());
+        if self.held.len() > HELD_STATEMENTS.get() {
+            self.held.pop_lru().map(|(oldest, ())| oldest)
+        } else {
+            None
+        }
+    }
+
+    /// Notes that the server still has it: it did not come to make room.
+    pub fn restore(&mut self, id: StatementId) {
+        self.held.put(id, ());
+    }
+
+    pub fn remove(&mut self, id: StatementId) {
+        self.held.pop(&id);
+    }
+
+    pub fn clear(&mut self) {
+        self.held.clear();
+    }
+}
+
+/// The name under which a shared prepared statement is known on servers.
+pub fn statement_name(id: StatementId) -> String {
+    format!("causeway_{id}")
+}
