@@ -16,6 +16,7 @@
 //! * [`lab`]: local PostgreSQL clusters with simulated distance
 //! * [`app`]: builds everything, listens, shuts down
 
+pub mod client;
 pub mod config;
 pub mod net;
 pub mod protocol;
