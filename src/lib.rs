@@ -18,6 +18,7 @@
 
 pub mod client;
 pub mod config;
+pub mod monitor;
 pub mod net;
 pub mod protocol;
 pub mod routing;

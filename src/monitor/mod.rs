@@ -1,0 +1,21 @@
+//! Watches every node and publishes the [`Topology`](crate::routing::Topology).
+//!
+//! * `connect`: how a node is reached
+//! * `probe`: one question to one node
+//! * `watch`: the task that repeats it
+//! * `fold`: what the answers mean (pure)
+//! * `feed`: what sessions see of all that
+//! * `metrics`: what operators see of it
+//!
+//! Roles and positions are observed, never configured. It routes nothing and holds no server of a
+//! session.
+
+mod connect;
+mod feed;
+mod fold;
+mod metrics;
+mod probe;
+mod watch;
+
+pub use feed::Feed;
+pub use watch::{Monitor, MonitorError};
