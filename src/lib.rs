@@ -20,6 +20,7 @@ pub mod client;
 pub mod config;
 pub mod monitor;
 pub mod net;
+pub mod pool;
 pub mod protocol;
 pub mod routing;
 pub mod server;

@@ -1,0 +1,136 @@
+//! The pools of all nodes for one database and user, and the table of all groups.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use tokio::task::JoinHandle;
+
+use super::slots::NodeSlots;
+use super::{Limits, Pool};
+use crate::routing::NodeIndex;
+use crate::server::{Credential, Dialer, Reported, Settings};
+
+/// The pools of all nodes for one database and user. A session finds its group once, at log-in.
+pub struct Group {
+    pools: Vec<Arc<Pool>>,
+    /// What clients with these start-up settings are told at log-in.
+    welcomes: Mutex<LruCache<String, (Settings, Reported)>>,
+}
+
+/// So many different sets of start-up settings are remembered per group.
+const WELCOMES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+impl Group {
+    pub fn pool(&self, node: NodeIndex) -> &Arc<Pool> {
+        &self.pools[usize::from(node.0)]
+    }
+
+    pub fn pools(&self) -> &[Arc<Pool>] {
+        &self.pools
+    }
+
+    /// What an earlier client with the same start-up settings was told, and those settings: the
+    /// two then share them, which makes comparing them cheap.
+    pub fn welcome(&self, settings: &Settings) -> Option<(Settings, Reported)> {
+        let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        welcomes.get(&key(settings)).cloned()
+    }
+
+    pub fn remember_welcome(&self, settings: &Settings, reported: Reported) {
+        let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        welcomes.put(key(settings), (settings.clone(), reported));
+    }
+}
+
+fn key(settings: &Settings) -> String {
+    Settings::default()
+        .statements_to(settings)
+        .unwrap_or_default()
+}
+
+/// Database and user.
+type GroupName = (Arc<str>, Arc<str>);
+
+/// All groups, made on demand.
+pub struct Pools {
+    nodes: Vec<(Arc<Dialer>, Arc<NodeSlots>)>,
+    groups: Mutex<HashMap<GroupName, Arc<Group>>>,
+}
+
+impl Pools {
+    /// `nodes` in the order of their index, each with the number of servers it may have.
+    pub fn new(nodes: Vec<(Arc<Dialer>, usize)>) -> Pools {
+        let nodes = nodes
+            .into_iter()
+            .map(|(dialer, count)| (dialer, NodeSlots::new(count)));
+        Pools {
+            nodes: nodes.collect(),
+            groups: Mutex::default(),
+        }
+    }
+
+    /// The group for a database and user.
+    pub fn group(
+        &self,
+        database: &str,
+        credential: &Arc<Credential>,
+        limits: Limits,
+    ) -> Arc<Group> {
+        let name: GroupName = (database.into(), credential.user().into());
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let group = groups.entry(name.clone()).or_insert_with(|| {
+            let pools = self.nodes.iter().map(|(dialer, slots)| {
+                let pool = Pool::new(
+                    Arc::clone(dialer),
+                    Arc::clone(&name.0),
+                    Arc::clone(credential),
+                    limits,
+                    Arc::clone(slots),
+                );
+                slots.register(&pool);
+                pool
+            });
+            let welcomes = Mutex::new(LruCache::new(WELCOMES));
+            Arc::new(Group {
+                pools: pools.collect(),
+                welcomes,
+            })
+        });
+        Arc::clone(group)
+    }
+
+    /// All groups with their database and user.
+    pub fn groups(&self) -> Vec<(Arc<str>, Arc<str>, Arc<Group>)> {
+        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = |((database, user), group): (&GroupName, &Arc<Group>)| {
+            (Arc::clone(database), Arc::clone(user), Arc::clone(group))
+        };
+        groups.iter().map(row).collect()
+    }
+
+    /// Looks after all pools once a second, for as long as the handle's task is let live.
+    pub fn start_maintenance(self: &Arc<Pools>) -> JoinHandle<()> {
+        let pools = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_secs(1));
+            for tick in 0.. {
+                ticks.tick().await;
+                pools.maintain(tick);
+            }
+        })
+    }
+
+    fn maintain(&self, tick: u32) {
+        let now = Instant::now();
+        for (_, _, group) in self.groups() {
+            group.pools.iter().for_each(|pool| pool.maintain(tick, now));
+        }
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.retain(|_, group| {
+            Arc::strong_count(group) > 1 || !group.pools.iter().all(|pool| pool.is_empty())
+        });
+    }
+}
