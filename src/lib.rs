@@ -24,4 +24,5 @@ pub mod pool;
 pub mod protocol;
 pub mod routing;
 pub mod server;
+pub mod session;
 pub mod sql;

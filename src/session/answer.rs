@@ -1,0 +1,347 @@
+//! What a session answers itself: BEGIN, which travels with the first statement; the `causeway.*`
+//! settings; refusals.
+
+use super::relay::Inflow;
+use super::survey::{Ending, Plan, Step, What};
+use super::{End, LocalTransaction, Mode, Session};
+use crate::protocol::error::{Fault, Severity, SqlState};
+use crate::protocol::frame::HEADER;
+use crate::protocol::message::{self, TransactionStatus};
+use crate::protocol::owed::Synthetic;
+use crate::routing::Role;
+use crate::server::settings::quoted;
+use crate::sql::{Class, Decision, Effect, PinReason};
+
+use super::dispatch::put_synthetic;
+
+impl Session {
+    /// Answers a run that needs no server; gives it back if it needs one.
+    pub(super) fn answer_locally(&mut self, mut plan: Plan) -> Result<Option<Plan>, End> {
+        let misplaced = self.misplaced(&plan);
+        if let Some(fault) = plan.refusal.take().or(misplaced) {
+            return self.refuse_everywhere(&plan, fault).map(|()| None);
+        }
+        if self.local == LocalTransaction::Failed {
+            return Ok(self.answer_in_failed_transaction(plan));
+        }
+        Ok(match plan.steps.as_slice() {
+            [step] => match &step.what {
+                What::Query(decision) if decision.statements == 1 => {
+                    let decision = std::sync::Arc::clone(decision);
+                    self.answer_query(plan, &decision)
+                }
+                What::Sync => self.answer_bookkeeping(plan),
+                _ => Some(plan),
+            },
+            _ => self.answer_bookkeeping(plan),
+        })
+    }
+
+    fn answer_query(&mut self, plan: Plan, decision: &Decision) -> Option<Plan> {
+        let [effect] = &*decision.effects else {
+            return Some(plan);
+        };
+        let detached = self.upstream.is_none();
+        let deferred = matches!(self.local, LocalTransaction::Deferred(_));
+        match effect {
+            Effect::Begin(begin) if detached && !deferred && self.mode == Mode::Transaction => {
+                self.local = LocalTransaction::Deferred(*begin);
+                let tag = self.begin_tag();
+                self.track(effect, true);
+                self.complete(&plan, tag);
+            }
+            Effect::Commit { chain: false } if deferred && detached => {
+                self.local = LocalTransaction::None;
+                self.track(effect, true);
+                self.complete(&plan, "COMMIT");
+            }
+            Effect::Rollback { chain: false } if deferred && detached => {
+                self.local = LocalTransaction::None;
+                self.track(effect, false);
+                self.complete(&plan, "ROLLBACK");
+            }
+            Effect::Show(name) if self.upstream.as_ref().is_none_or(|up| up.is_at_rest()) => {
+                let status = match &self.upstream {
+                    Some(upstream) => upstream.server.status,
+                    None => self.local_status(),
+                };
+                let Some(value) = self
+                    .show(name)
+                    .filter(|_| status != TransactionStatus::Failed)
+                else {
+                    return Some(plan);
+                };
+                self.client.input.consume(plan.size);
+                let mut out = Vec::new();
+                message::put_text_result(&mut out, name, &value, "SHOW");
+                message::put_ready_for_query(&mut out, status);
+                self.client.output.extend(&out);
+            }
+            _ => return Some(plan),
+        }
+        None
+    }
+
+    /// Runs that only keep books (Close of a shared statement, Parse of a known one, a lone Sync)
+    /// need no server when the session has none.
+    fn answer_bookkeeping(&mut self, plan: Plan) -> Option<Plan> {
+        let keeps_books =
+            |what: &What| matches!(what, What::CloseStatement | What::ParseKnown | What::Sync);
+        let all = plan.steps.iter().all(|step| keeps_books(&step.what));
+        if self.upstream.is_some() || !all || plan.ending != Ending::Sync {
+            return Some(plan);
+        }
+        let mut out = Vec::new();
+        for step in &plan.steps {
+            match step.what {
+                What::CloseStatement => put_synthetic(&mut out, Synthetic::CloseComplete),
+                What::ParseKnown => put_synthetic(&mut out, Synthetic::ParseComplete),
+                _ => message::put_ready_for_query(&mut out, self.local_status()),
+            }
+        }
+        self.client.input.consume(plan.size);
+        self.client.output.extend(&out);
+        None
+    }
+
+    /// The transaction has lost its server: everything fails until the client ends it.
+    fn answer_in_failed_transaction(&mut self, plan: Plan) -> Option<Plan> {
+        if !plan.ends_transaction {
+            let fault = Fault::verbatim(
+                Severity::Error,
+                SqlState::IN_FAILED_SQL_TRANSACTION,
+                "current transaction is aborted, commands ignored until end of transaction block",
+            );
+            self.refuse(&plan, &fault);
+            return None;
+        }
+        self.local = LocalTransaction::None;
+        self.settings.ended_otherwise();
+        self.wishes.ended_otherwise();
+        let commits =
+            |effect: &Effect| matches!(effect, Effect::Commit { .. } | Effect::PrepareTransaction);
+        match plan.steps.as_slice() {
+            [
+                Step {
+                    what: What::Query(decision),
+                    ..
+                },
+            ] if decision.statements == 1 => {
+                self.complete(&plan, "ROLLBACK");
+                None
+            }
+            // A server would take it for a success.
+            [
+                Step {
+                    what: What::Query(decision),
+                    ..
+                },
+            ] if !decision.effects.iter().any(commits) => Some(plan),
+            _ if self.rolls_back(&plan) => Some(plan),
+            _ => {
+                let message = "the transaction was lost, and nothing of it has been committed";
+                let fault = Fault::error(SqlState::IN_FAILED_SQL_TRANSACTION, message);
+                self.refuse(&plan, &fault);
+                None
+            }
+        }
+    }
+
+    /// An extended cycle that ends the transaction with ROLLBACK alone.
+    fn rolls_back(&self, plan: &Plan) -> bool {
+        let is_rollback =
+            |decision: &Decision| matches!(&*decision.effects, [Effect::Rollback { chain: false }]);
+        plan.steps.iter().all(|step| match &step.what {
+            What::BindNamed(statement) | What::ParseNew(statement) => {
+                is_rollback(&statement.classified.decision)
+            }
+            What::BindUnnamed(unnamed) | What::ParseUnnamed(unnamed) => {
+                is_rollback(&unnamed.classified.decision)
+            }
+            _ => true,
+        })
+    }
+
+    /// A READ ONLY transaction that runs on a replica stays there: it cannot become fresher, and
+    /// nothing can be held there that pins a session to the primary.
+    fn misplaced(&self, plan: &Plan) -> Option<Fault> {
+        let upstream = self.upstream.as_ref()?;
+        if upstream.role == Role::Primary || !upstream.is_in_transaction() {
+            return None;
+        }
+        let level = plan.level().filter(|_| plan.class == Class::Read);
+        let message = if plan.pins {
+            "what pins a session cannot be done in a READ ONLY transaction on a replica"
+        } else if !upstream.suffices_for(level) {
+            "a READ ONLY transaction on a replica cannot be made more consistent"
+        } else {
+            return None;
+        };
+        let hint = "Set causeway.consistency to strong before BEGIN, or leave READ ONLY out.";
+        Some(Fault::error(SqlState::ACTIVE_SQL_TRANSACTION, message).with_hint(hint))
+    }
+
+    fn track(&mut self, effect: &Effect, committed: bool) {
+        self.settings.apply(effect, committed);
+        self.wishes.apply(effect, committed);
+    }
+
+    /// BEGIN and START TRANSACTION are answered each in its own words.
+    fn begin_tag(&self) -> &'static str {
+        let text = self.client.input.bytes().get(HEADER..).unwrap_or_default();
+        match first_letter(text) {
+            Some(b's' | b'S') => "START TRANSACTION",
+            _ => "BEGIN",
+        }
+    }
+
+    /// Answers a run of one command.
+    fn complete(&mut self, plan: &Plan, tag: &str) {
+        self.client.input.consume(plan.size);
+        let mut out = Vec::new();
+        message::put_command_complete(&mut out, tag);
+        message::put_ready_for_query(&mut out, self.local_status());
+        self.client.output.extend(&out);
+    }
+
+    /// What `SHOW name` answers, if it is a setting of ours.
+    pub(super) fn show(&self, name: &str) -> Option<String> {
+        match name {
+            "causeway.last_route" => Some(self.show_last_route()),
+            "causeway.pin" => Some(self.pin.map_or("", PinReason::as_str).to_owned()),
+            _ => self.preferences.show(name),
+        }
+    }
+
+    fn show_last_route(&self) -> String {
+        let Some(route) = self.last_route else {
+            return String::new();
+        };
+        let topology = self.services.feed.topology();
+        let node = topology.node(route.node);
+        let role = match route.role {
+            crate::routing::Role::Primary => "primary",
+            crate::routing::Role::Replica => "replica",
+        };
+        format!(
+            "node={} role={role} region={} reason=\"{}\" waited_ms={:.3}",
+            node.name,
+            node.region.as_deref().unwrap_or("-"),
+            route.reason.as_str(),
+            route.waited.as_secs_f64() * 1000.0,
+        )
+    }
+
+    /// Answers a run with an error of our own. A transaction that is open on a server must fail
+    /// with it, so there the server is made to raise it.
+    fn refuse_everywhere(&mut self, plan: &Plan, fault: Fault) -> Result<(), End> {
+        let Some(upstream) = &mut self.upstream else {
+            self.refuse(plan, &fault);
+            return Ok(());
+        };
+        let whole_cycle = matches!(plan.ending, Ending::Query | Ending::Sync);
+        if !whole_cycle || upstream.server.owed.is_mid_cycle() {
+            // Half a cycle cannot be undone from here.
+            return Err(End::Told(fault.into_fatal()));
+        }
+        if upstream.is_in_transaction() {
+            self.client.input.consume(plan.size);
+            upstream.send_query(&raise(&fault));
+        } else {
+            self.refuse(plan, &fault);
+        }
+        Ok(())
+    }
+
+    /// Answers a run with an error of our own.
+    pub(super) fn refuse(&mut self, plan: &Plan, fault: &Fault) {
+        let there = plan.size.min(self.client.input.len());
+        self.client.input.consume(there);
+        self.local = match (self.local, self.upstream.is_some()) {
+            (LocalTransaction::Deferred(_), false) => LocalTransaction::Failed,
+            (local, _) => local,
+        };
+        let status = match &self.upstream {
+            Some(upstream) => upstream.server.status,
+            None => self.local_status(),
+        };
+        let mut out = Vec::new();
+        fault.encode(&mut out);
+        match plan.ending {
+            Ending::Query | Ending::Sync => message::put_ready_for_query(&mut out, status),
+            Ending::Flush | Ending::Open => self.inflow = Inflow::ToSync(plan.size - there),
+        }
+        self.client.output.extend(&out);
+        self.exclude = Default::default();
+        self.primary_next = false;
+    }
+
+    /// Appends a last word.
+    pub(super) fn say(&mut self, fault: &Fault) {
+        let mut out = Vec::new();
+        fault.encode(&mut out);
+        self.client.output.extend(&out);
+    }
+}
+
+/// A statement that raises the fault, on any node.
+fn raise(fault: &Fault) -> String {
+    let hint = fault
+        .hint()
+        .map(|hint| format!(", HINT = {}", quoted(hint)));
+    let block = format!(
+        "BEGIN RAISE EXCEPTION USING ERRCODE = {}, MESSAGE = {}{}; END",
+        quoted(fault.code.as_str()),
+        quoted(fault.message()),
+        hint.unwrap_or_default(),
+    );
+    format!("DO {}", quoted(&block))
+}
+
+/// The first letter of a statement, behind white space and comments, which nest.
+fn first_letter(mut text: &[u8]) -> Option<u8> {
+    let mut depth = 0;
+    loop {
+        let skipped = match (text, depth) {
+            ([b'/', b'*', ..], _) => {
+                depth += 1;
+                2
+            }
+            ([b'*', b'/', ..], 1..) => {
+                depth -= 1;
+                2
+            }
+            ([b'-', b'-', ..], 0) => memchr::memchr(b'\n', text)?,
+            ([letter, ..], 0) if letter.is_ascii_alphabetic() => return Some(*letter),
+            ([], _) => return None,
+            _ => 1,
+        };
+        text = &text[skipped..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_are_not_words() {
+        for (text, letter) in [
+            (&b"begin"[..], Some(b'b')),
+            (b" ;\n\tSTART", Some(b'S')),
+            (b"-- so\n--\nbegin", Some(b'b')),
+            (b"/* s /* s */ s */ begin", Some(b'b')),
+            (b"/**/start", Some(b's')),
+            (b"-- so", None),
+            (b"/* so", None),
+            (b"", None),
+        ] {
+            assert_eq!(
+                first_letter(text),
+                letter,
+                "{}",
+                String::from_utf8_lossy(text)
+            );
+        }
+    }
+}

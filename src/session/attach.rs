@@ -1,0 +1,165 @@
+//! Lending a server for a run of messages.
+
+use std::time::Instant;
+
+use super::Session;
+use super::route::{LastRoute, Need, Route, no_primary};
+use super::survey::Plan;
+use super::upstream::Upstream;
+use crate::pool::{CheckoutError, Lent};
+use crate::protocol::error::{Fault, SqlState};
+use crate::routing::{Bound, Level, NodeSet, Role};
+use crate::server::DialError;
+
+impl Session {
+    /// Chooses a node and lends a server there. A node that cannot be reached is passed over: a
+    /// read goes to the next, a write waits for the next primary.
+    pub(super) async fn attach(&mut self, plan: &Plan) -> Result<(), Fault> {
+        let began = Instant::now();
+        let need = self.need(plan);
+        let slot = std::sync::Arc::clone(self.cancel.slot());
+        let lent = tokio::select! {
+            biased;
+            lent = self.lend(need, plan, began) => lent,
+            () = slot.cancelled_while_waiting() => Err(cancelled()),
+        };
+        let (route, server) = lent?;
+        slot.aim(server.cancel_target());
+        self.services.metrics.routed(&route);
+        if !plan.shows_ours() {
+            self.last_route = Some(LastRoute {
+                node: route.node,
+                role: route.role,
+                reason: route.reason,
+                waited: began.elapsed(),
+            });
+        }
+        let level = match need {
+            Need::Read(level) => Some(level),
+            Need::Primary(_) | Need::Anywhere => None,
+        };
+        let upstream = Upstream::new(server, route.node, route.role, level);
+        self.upstream = Some(Box::new(upstream));
+        Ok(())
+    }
+
+    async fn lend(
+        &mut self,
+        need: Need,
+        plan: &Plan,
+        began: Instant,
+    ) -> Result<(Route, Lent), Fault> {
+        loop {
+            let route = self.choose(need, plan).await?;
+            let pool = self.group.pool(route.node);
+            let error = match pool.checkout(self.settings.current()).await {
+                Ok(mut server) => {
+                    if route.role == Role::Primary && is_standby(&mut server).await {
+                        // It was the primary when it was looked at last.
+                        server.discard();
+                        self.services.feed.suspect(route.node);
+                        if began.elapsed() >= self.services.options.failover_wait {
+                            return Err(no_primary(&self.services.feed.topology()));
+                        }
+                        tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+                    } else if self.may_trust(&route, need, &server) {
+                        return Ok((route, server));
+                    } else {
+                        // A new server, and perhaps a replica that has restarted lower: look again.
+                        let born = server.born();
+                        drop(server);
+                        let patience = self.services.options.max_wait;
+                        if !self
+                            .services
+                            .feed
+                            .seen_since(route.node, born, patience)
+                            .await
+                        {
+                            self.exclude = self.exclude.with(route.node);
+                        }
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let of_the_node = match &error {
+                CheckoutError::Dial(error) => error.is_of_the_node(),
+                CheckoutError::Timeout(_) => false,
+            };
+            if of_the_node {
+                self.services.feed.suspect(route.node);
+            }
+            if route.role == Role::Replica {
+                self.exclude = self.exclude.with(route.node);
+                continue;
+            }
+            let patience = self.services.options.failover_wait;
+            if !of_the_node || began.elapsed() >= patience {
+                return Err(self.no_server(&route, error));
+            }
+            self.exclude = NodeSet::EMPTY;
+            tokio::time::sleep(BETWEEN_ATTEMPTS.min(patience)).await;
+        }
+    }
+
+    /// A replica's position was observed through another connection. It says something about what
+    /// this server shows only if the server is older than the observation; and the replica may have
+    /// restarted at a lower position since it was chosen.
+    fn may_trust(&self, route: &Route, need: Need, server: &Lent) -> bool {
+        if route.role == Role::Primary || need == Need::Anywhere {
+            return true;
+        }
+        let topology = self.services.feed.topology();
+        let Some(seen) = topology.node(route.node).observation() else {
+            return false;
+        };
+        let reached = match (need, self.floor.bound_for(route.node)) {
+            (Need::Read(Level::Session), Bound::Reached(lsn)) => seen.lsn >= lsn,
+            (Need::Read(Level::Session), Bound::OnlyPrimary) => false,
+            _ => true,
+        };
+        reached && seen.vouches_for(server.born())
+    }
+
+    fn no_server(&self, route: &Route, error: CheckoutError) -> Fault {
+        let topology = self.services.feed.topology();
+        let node = &topology.node(route.node).name;
+        match error {
+            CheckoutError::Timeout(limit) => Fault::error(
+                SqlState::TOO_MANY_CONNECTIONS,
+                format!("no server of node {node} became free within {limit:?}"),
+            )
+            .with_hint("Raise pool.size or pool.checkout_timeout, or look for long transactions."),
+            CheckoutError::Dial(error) => match &*error {
+                DialError::Refused { code, message, .. } => Fault::error(
+                    *code,
+                    format!(
+                        "node {node} refused the log-in: {}",
+                        String::from_utf8_lossy(message)
+                    ),
+                ),
+                other => Fault::error(
+                    SqlState::CONNECTION_FAILURE,
+                    format!("no connection to node {node}: {other}"),
+                ),
+            },
+        }
+    }
+}
+
+/// A server says itself, from PostgreSQL 14 on, whether it is a standby. It says so only when it
+/// is asked for something: one that was opened before a promotion is asked again.
+async fn is_standby(server: &mut Lent) -> bool {
+    let says_so = |server: &Lent| server.reported.get("in_hot_standby") == Some("on");
+    says_so(server) && (server.round_trip().await.is_err() || says_so(server))
+}
+
+/// Between two attempts to reach a primary that is not there.
+const BETWEEN_ATTEMPTS: std::time::Duration = std::time::Duration::from_millis(100);
+
+fn cancelled() -> Fault {
+    Fault::error(
+        SqlState::QUERY_CANCELED,
+        "canceling statement due to user request, before a server was free for it",
+    )
+}

@@ -1,0 +1,445 @@
+//! Sending a run of messages to the session's server: what the server lacks goes ahead of it, the
+//! capture of its position behind it, all in one write.
+
+use std::sync::Arc;
+
+use super::relay::Inflow;
+use super::route::Reason;
+use super::statements::{Statement, Unnamed};
+use super::survey::{Plan, Step, What};
+use super::upstream::{Footprint, Upstream};
+use super::{LocalTransaction, Session};
+use crate::net::Buffer;
+use crate::protocol::frame::{HEADER, bind_parts, cstring};
+use crate::protocol::message;
+use crate::protocol::owed::{Fate, Request, StatementId, Synthetic};
+use crate::routing::{PrimaryReason, Role};
+use crate::server::settings::quoted;
+use crate::server::statement_name;
+use crate::sql::{Begin, Class, Decision, Effect, Isolation};
+
+impl Session {
+    /// Moves the run from the client's input to the server's output.
+    pub(super) fn dispatch(&mut self, mut plan: Plan) {
+        let Some(mut upstream) = self.upstream.take() else {
+            return;
+        };
+        self.retain(&plan, &upstream);
+        let captures = self.leaves_footprint(&plan, &mut upstream);
+        if !upstream.server.owed.is_mid_cycle() {
+            self.prepare_server(&mut upstream);
+        }
+        let input = std::mem::take(&mut self.client.input);
+        let mut at = 0;
+        for step in &plan.steps {
+            let there = input.len().min(at + step.size);
+            let frame = &input.bytes()[at..there];
+            self.send_step(&mut upstream, step, frame);
+            at = there;
+        }
+        self.client.input = input;
+        self.client.input.consume(at);
+        if plan.size > at {
+            self.inflow = Inflow::Through(plan.size - at);
+        }
+        if captures {
+            upstream.send_capture();
+        }
+        plan.steps.clear();
+        self.spare_steps = plan.steps;
+        self.upstream = Some(upstream);
+        self.emit_synthetics();
+    }
+
+    /// Keeps a copy of a run of reads that goes to a replica, so that it can run again elsewhere
+    /// as long as nothing of its result has been shown.
+    fn retain(&mut self, plan: &Plan, upstream: &Upstream) {
+        let repeatable = upstream.role == Role::Replica
+            && plan.is_whole_cycle()
+            && plan.is_repeatable()
+            && plan.class <= Class::Read
+            && plan.begins.is_none()
+            && self.local == LocalTransaction::None
+            && !upstream.is_in_transaction()
+            && !upstream.server.owed.is_mid_cycle()
+            && !upstream.owes_client();
+        self.forget_retained();
+        if repeatable && plan.size <= self.client.input.len() {
+            self.held_from = Some(self.client.output.len());
+            self.retained
+                .extend(&self.client.input.bytes()[..plan.size]);
+        }
+    }
+
+    /// Notes that the run may leave the session with something that a later read must see; true
+    /// if the position behind it is to be captured in the same write.
+    fn leaves_footprint(&self, plan: &Plan, upstream: &mut Upstream) -> bool {
+        if upstream.role == Role::Replica {
+            return false;
+        }
+        let was_open = upstream.is_in_transaction() || upstream.sending > upstream.receiving;
+        let displaced = matches!(
+            self.last_route.map(|route| route.reason),
+            Some(Reason::Read(
+                PrimaryReason::Lag | PrimaryReason::FloorUnknown
+            ))
+        );
+        let in_transaction = self.local != LocalTransaction::None
+            || plan.begins.is_some()
+            || upstream.is_in_transaction();
+        if plan.needs_no_data() && !in_transaction && !upstream.server.owed.is_mid_cycle() {
+            return false;
+        }
+        let deep = plan.class == Class::Write || in_transaction || displaced;
+        upstream.footprint = match (upstream.footprint, deep) {
+            (Footprint::Deep | Footprint::Capturing, _) | (_, true) => Footprint::Deep,
+            (Footprint::Unknown, false) => Footprint::Unknown,
+            (Footprint::None | Footprint::Seen, false) => Footprint::Seen,
+        };
+        let will_be_idle = plan.begins.is_none()
+            && match was_open {
+                false => self.local == LocalTransaction::None,
+                true => upstream.sending == upstream.receiving && plan.ends_transaction,
+            };
+        let copies = plan.copies_in || upstream.portals.iter().any(|(_, open)| open.copies_in);
+        upstream.footprint == Footprint::Deep
+            && plan.is_whole_cycle()
+            && will_be_idle
+            && !copies
+            && self.has_replicas()
+    }
+
+    /// Sends ahead of a cycle the settings in which the server differs, and a BEGIN that is owed.
+    ///
+    /// The settings go in a transaction of their own: if one of them fails, the server is left in
+    /// a failed transaction and refuses the request behind them, instead of running it with wrong
+    /// settings.
+    fn prepare_server(&mut self, upstream: &mut Upstream) {
+        let wanted = self.settings.current();
+        let difference = upstream.applied.current().statements_to(wanted);
+        let begin = match self.local {
+            LocalTransaction::Deferred(begin) => Some(begin),
+            LocalTransaction::None | LocalTransaction::Failed => None,
+        };
+        if difference.is_none() && begin.is_none() {
+            return;
+        }
+        let mut sql = String::new();
+        if let Some(difference) = difference {
+            match upstream.is_in_transaction() {
+                true => sql.push_str(&difference),
+                false => sql.extend(["BEGIN;", &difference, "COMMIT;"]),
+            }
+            upstream.applied.replace(wanted);
+        }
+        if let Some(begin) = begin {
+            sql.push_str(&begin_statement(begin));
+            upstream.applied.apply(&Effect::Begin(begin), true);
+            self.local = LocalTransaction::None;
+        }
+        let mut out = Vec::new();
+        message::put_query(&mut out, &sql);
+        upstream.server.wire.output.extend(&out);
+        upstream.server.owed.push(Request::Query, Fate::Settings);
+        upstream.server.unnamed = None;
+    }
+
+    /// There are others to read from than the primary: a position is worth knowing.
+    pub(super) fn has_replicas(&self) -> bool {
+        self.services.feed.topology().replicas().next().is_some()
+    }
+
+    /// Sends one message, `frame`, as the server must have it.
+    fn send_step(&mut self, upstream: &mut Upstream, step: &Step, frame: &[u8]) {
+        match &step.what {
+            What::Query(decision) => self.send_query(upstream, decision, frame),
+            What::FunctionCall => upstream.send(frame, Request::FunctionCall),
+            What::ParseUnnamed(unnamed) => {
+                upstream.send(frame, Request::Parse(0));
+                upstream.server.unnamed = Some(unnamed.tag);
+            }
+            What::ParseNew(statement) => {
+                if upstream.server.statements.touch(statement.id) {
+                    upstream
+                        .server
+                        .owed
+                        .push_synthetic(Synthetic::ParseComplete);
+                } else {
+                    upstream.send_parse(statement, Fate::Forward);
+                    if let Some((name, _)) = frame.get(HEADER..).and_then(cstring) {
+                        self.statements.sent(statement.id, name);
+                    }
+                }
+            }
+            What::ParseKnown => upstream
+                .server
+                .owed
+                .push_synthetic(Synthetic::ParseComplete),
+            What::ParseTaken(statement) => {
+                upstream.ensure(statement);
+                upstream.send_refused_parse(statement);
+            }
+            What::BindUnnamed(unnamed) => {
+                upstream.ensure_unnamed(unnamed);
+                upstream.send(frame, Request::Bind);
+                upstream.open_portal(portal_of(frame), &unnamed.classified.decision);
+            }
+            What::BindNamed(statement) => {
+                upstream.ensure(statement);
+                upstream.send_bind(&statement.name, frame, step.size);
+                upstream.open_portal(portal_of(frame), &statement.classified.decision);
+            }
+            What::BindUnknown => upstream.send(frame, Request::Bind),
+            What::BindShow(name) => {
+                upstream.prepare_show(name, &self.show(name).unwrap_or_default());
+                upstream.send_bind(SHOW_STATEMENT, frame, step.size);
+            }
+            What::DescribeShow(name) => {
+                upstream.prepare_show(name, &self.show(name).unwrap_or_default());
+                upstream.send_describe(SHOW_STATEMENT);
+            }
+            What::DescribeUnnamed(unnamed) => {
+                upstream.ensure_unnamed(unnamed);
+                upstream.send(frame, Request::DescribeStatement);
+            }
+            What::DescribeNamed(statement) => {
+                upstream.ensure(statement);
+                upstream.send_describe(&statement.name);
+            }
+            What::DescribeUnknown => upstream.send(frame, Request::DescribeStatement),
+            What::DescribePortal => upstream.send(frame, Request::DescribePortal),
+            What::Execute => {
+                upstream.send(frame, Request::Execute);
+                if !upstream.portals.is_empty()
+                    && let Some(decision) = upstream.portal(portal_of(frame)).cloned()
+                {
+                    upstream.anticipate(&decision);
+                }
+            }
+            What::CloseStatement => upstream
+                .server
+                .owed
+                .push_synthetic(Synthetic::CloseComplete),
+            What::ClosePortal => upstream.send(frame, Request::Close),
+            What::Sync => upstream.send(frame, Request::Sync),
+            What::Flush => upstream.server.wire.output.extend(frame),
+        }
+    }
+
+    fn send_query(&mut self, upstream: &mut Upstream, decision: &Arc<Decision>, frame: &[u8]) {
+        let ours = self.deallocates_ours(decision);
+        upstream.anticipate(decision);
+        match ours {
+            Some(statement) => {
+                upstream.ensure_in_own_cycle(&statement);
+                upstream.send_query(&format!("DEALLOCATE {}", statement.name));
+                upstream.server.statements.remove(statement.id);
+            }
+            None => upstream.send(frame, Request::Query),
+        }
+        upstream.server.unnamed = None;
+    }
+
+    /// The shared statement that a lone DEALLOCATE names by the client's own name for it.
+    fn deallocates_ours(&self, decision: &Decision) -> Option<Arc<Statement>> {
+        match &*decision.effects {
+            [Effect::Deallocate(Some(name))] if decision.statements == 1 => {
+                self.statements.get(name.as_bytes()).cloned()
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Upstream {
+    /// A statement is on its way: what it changes counts when its cycle has ended well. Statements
+    /// that it deallocates are gone from now on, in time for what is prepared behind it.
+    fn anticipate(&mut self, decision: &Arc<Decision>) {
+        if decision.effects.is_empty() {
+            return;
+        }
+        if decision.effects.iter().any(deallocates_all) {
+            self.server.statements.clear();
+        }
+        self.effects.push_back((self.sending, Arc::clone(decision)));
+    }
+
+    /// Gives the server the client's unnamed statement, unless it has it.
+    fn ensure_unnamed(&mut self, unnamed: &Unnamed) {
+        if self.server.unnamed == Some(unnamed.tag) {
+            return;
+        }
+        let mut out = Vec::new();
+        message::put_parse(&mut out, b"", &unnamed.definition);
+        self.server.wire.output.extend(&out);
+        self.server.owed.push(Request::Parse(0), Fate::Swallow);
+        self.server.unnamed = Some(unnamed.tag);
+    }
+
+    /// Sends a message as it is; its reply goes to the client.
+    fn send(&mut self, bytes: &[u8], request: Request) {
+        self.server.wire.output.extend(bytes);
+        self.server.owed.push(request, Fate::Forward);
+        if matches!(
+            request,
+            Request::Query | Request::Sync | Request::FunctionCall
+        ) {
+            self.sending += 1;
+        }
+    }
+
+    /// Sends SQL of our own; its reply goes to the client.
+    pub fn send_query(&mut self, sql: &str) {
+        let mut out = Vec::new();
+        message::put_query(&mut out, sql);
+        self.send(&out, Request::Query);
+        self.server.unnamed = None;
+    }
+
+    fn send_parse(&mut self, statement: &Statement, fate: Fate) {
+        let mut out = Vec::new();
+        message::put_parse(&mut out, statement.name.as_bytes(), &statement.definition);
+        self.server.wire.output.extend(&out);
+        self.server.owed.push(Request::Parse(statement.id), fate);
+        if let Some(oldest) = self.server.statements.insert(statement.id) {
+            let mut out = Vec::new();
+            message::put_close_statement(&mut out, &statement_name(oldest));
+            self.server.wire.output.extend(&out);
+            self.server.owed.push(Request::Evict(oldest), Fate::Swallow);
+        }
+    }
+
+    /// Parses what the server has already, so that it refuses. That takes nothing away from it.
+    fn send_refused_parse(&mut self, statement: &Statement) {
+        let mut out = Vec::new();
+        message::put_parse(&mut out, statement.name.as_bytes(), &statement.definition);
+        self.send(&out, Request::Parse(0));
+    }
+
+    /// Gives the server a statement that the client has prepared, unless it has it.
+    fn ensure(&mut self, statement: &Statement) {
+        if !self.server.statements.touch(statement.id) {
+            self.send_parse(statement, Fate::Swallow);
+        }
+    }
+
+    /// As [`ensure`](Self::ensure), ahead of a Query, which a failed Parse would otherwise hide.
+    fn ensure_in_own_cycle(&mut self, statement: &Statement) {
+        if !self.server.statements.touch(statement.id) {
+            self.send_parse(statement, Fate::Swallow);
+            let mut out = Vec::new();
+            message::put_sync(&mut out);
+            self.server.wire.output.extend(&out);
+            self.server.owed.push(Request::Sync, Fate::Swallow);
+        }
+    }
+
+    /// Prepares a SELECT that gives `value` as SHOW would.
+    fn prepare_show(&mut self, name: &str, value: &str) {
+        let column = name.replace('"', "\"\"");
+        let sql = format!("SELECT {}::pg_catalog.text AS \"{column}\"", quoted(value));
+        let mut out = Vec::new();
+        message::put_close_statement(&mut out, SHOW_STATEMENT);
+        let definition = [sql.as_bytes(), b"\0\0\0"].concat();
+        message::put_parse(&mut out, SHOW_STATEMENT.as_bytes(), &definition);
+        self.server.wire.output.extend(&out);
+        self.server.owed.push(Request::Close, Fate::Swallow);
+        self.server
+            .owed
+            .push(Request::Parse(SHOW_ID), Fate::Swallow);
+    }
+
+    fn send_describe(&mut self, name: &str) {
+        let mut out = Vec::new();
+        message::put_describe_statement(&mut out, name.as_bytes());
+        self.send(&out, Request::DescribeStatement);
+    }
+
+    /// Sends a Bind under the shared name. `size` is the message's own; `frame` may be only the
+    /// beginning of it.
+    fn send_bind(&mut self, statement: &str, frame: &[u8], size: usize) {
+        let body = frame.get(HEADER..).unwrap_or_default();
+        let Some((portal, _, rest)) = bind_parts(body) else {
+            return;
+        };
+        let rest_size = size - HEADER - (body.len() - rest.len());
+        let mut head = Vec::with_capacity(64);
+        message::put_bind_head(&mut head, portal, statement.as_bytes(), rest_size);
+        self.server.wire.output.extend(&head);
+        self.server.wire.output.extend(rest);
+        self.server.owed.push(Request::Bind, Fate::Forward);
+    }
+
+    /// Asks for the position behind everything that has been sent.
+    pub fn send_capture(&mut self) {
+        self.server.wire.output.extend(&message::CAPTURE);
+        self.server.owed.push(Request::FunctionCall, Fate::Capture);
+        self.footprint = Footprint::Capturing;
+    }
+}
+
+/// The statement that answers `SHOW causeway.*`: made anew each time, because the value changes.
+const SHOW_STATEMENT: &str = "causeway_show";
+
+/// No shared statement has this number.
+const SHOW_ID: StatementId = StatementId::MAX;
+
+/// DEALLOCATE ALL, DISCARD ALL: no rollback brings back what they drop.
+pub(super) fn deallocates_all(effect: &Effect) -> bool {
+    matches!(effect, Effect::DiscardAll | Effect::Deallocate(None))
+}
+
+/// The portal that a Bind or an Execute names.
+fn portal_of(frame: &[u8]) -> &[u8] {
+    let body = frame.get(HEADER..).unwrap_or_default();
+    cstring(body).map_or(body, |(portal, _)| portal)
+}
+
+/// BEGIN in its canonical form.
+fn begin_statement(begin: Begin) -> String {
+    let mut sql = "BEGIN".to_owned();
+    sql.push_str(match begin.isolation {
+        None => "",
+        Some(Isolation::ReadUncommitted) => " ISOLATION LEVEL READ UNCOMMITTED",
+        Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
+        Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
+        Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
+    });
+    sql.push_str(match begin.read_only {
+        None => "",
+        Some(true) => " READ ONLY",
+        Some(false) => " READ WRITE",
+    });
+    sql.push_str(match begin.deferrable {
+        None => "",
+        Some(true) => " DEFERRABLE",
+        Some(false) => " NOT DEFERRABLE",
+    });
+    sql
+}
+
+impl Session {
+    /// Gives the replies of our own whose turn has come.
+    pub(super) fn emit_synthetics(&mut self) {
+        let Some(upstream) = &mut self.upstream else {
+            return;
+        };
+        let mut out = Vec::new();
+        while let Some(reply) = upstream.server.owed.pop_synthetic() {
+            put_synthetic(&mut out, reply);
+        }
+        self.client.output.extend(&out);
+    }
+
+    pub(super) fn forget_retained(&mut self) {
+        self.retained = Buffer::default();
+        self.held_from = None;
+    }
+}
+
+pub(super) fn put_synthetic(out: &mut Vec<u8>, reply: Synthetic) {
+    match reply {
+        Synthetic::ParseComplete => message::put_parse_complete(out),
+        Synthetic::CloseComplete => message::put_close_complete(out),
+    }
+}

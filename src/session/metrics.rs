@@ -1,0 +1,74 @@
+//! What sessions count. Handles are registered once; counting is one atomic addition.
+
+use metrics::{Counter, Unit, counter, describe_counter};
+
+use super::route::{Reason, Route};
+use crate::routing::NodeName;
+use crate::sql::PinReason;
+
+pub struct SessionMetrics {
+    /// By node index.
+    by_node: Vec<Counter>,
+    by_reason: [Counter; Reason::ALL.len()],
+    ran_again: Counter,
+    by_pin: [Counter; PinReason::ALL.len()],
+}
+
+impl SessionMetrics {
+    /// `nodes` in the order of their index. Call after a recorder has been installed.
+    pub fn new<'a>(nodes: impl Iterator<Item = &'a NodeName>) -> SessionMetrics {
+        describe_counter!(
+            "causeway_node_runs_total",
+            Unit::Count,
+            "Transactions and single statements sent to each node"
+        );
+        describe_counter!(
+            "causeway_routes_total",
+            Unit::Count,
+            "Transactions and single statements by the reason for their route"
+        );
+        describe_counter!(
+            "causeway_reruns_total",
+            Unit::Count,
+            "Reads that failed on a replica and were run again elsewhere, unseen by the client"
+        );
+        let node =
+            |name: &NodeName| counter!("causeway_node_runs_total", "node" => name.0.to_string());
+        let reason =
+            |reason: Reason| counter!("causeway_routes_total", "reason" => reason.as_str());
+        describe_counter!(
+            "causeway_pins_total",
+            Unit::Count,
+            "Sessions that were pinned to one server of the primary, by what they hold there"
+        );
+        let pin = |pin: PinReason| counter!("causeway_pins_total", "reason" => pin.as_str());
+        SessionMetrics {
+            by_node: nodes.map(node).collect(),
+            by_reason: Reason::ALL.map(reason),
+            ran_again: counter!("causeway_reruns_total"),
+            by_pin: PinReason::ALL.map(pin),
+        }
+    }
+
+    pub(super) fn routed(&self, route: &Route) {
+        if let Some(counter) = self.by_node.get(usize::from(route.node.0)) {
+            counter.increment(1);
+        }
+        if let Some(place) = Reason::ALL
+            .iter()
+            .position(|reason| *reason == route.reason)
+        {
+            self.by_reason[place].increment(1);
+        }
+    }
+
+    pub(super) fn pinned(&self, reason: PinReason) {
+        if let Some(place) = PinReason::ALL.iter().position(|known| *known == reason) {
+            self.by_pin[place].increment(1);
+        }
+    }
+
+    pub(super) fn ran_again(&self) {
+        self.ran_again.increment(1);
+    }
+}

@@ -1,0 +1,278 @@
+//! A session: a logged-in client, and the loop that answers it.
+//!
+//! [`Session::run`] is the plot. A run of messages is read until its answer is wanted (`survey`),
+//! a server is chosen and lent for it (`attach`), the messages go there with whatever the server
+//! lacks ahead of them (`dispatch`), the replies come back (`relay`, `replies`), and the server
+//! goes back to its pool (`release`). What needs no server is answered here (`answer`).
+
+mod answer;
+mod attach;
+pub mod cancels;
+mod dispatch;
+mod metrics;
+pub mod preferences;
+mod relay;
+mod release;
+mod replication;
+mod replies;
+mod route;
+mod statements;
+mod survey;
+mod tracked;
+mod upstream;
+mod welcome;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::monitor::Feed;
+use crate::net::{Buffer, Wire};
+use crate::pool::Group;
+use crate::protocol::error::{Fault, SqlState};
+use crate::protocol::message::TransactionStatus;
+use crate::routing::{Floor, NodeSet};
+use crate::server::Reported;
+use crate::sql::{Begin, Classifier, PinReason};
+
+use cancels::{Cancels, Registration};
+use preferences::Preferences;
+use relay::{Event, Inflow};
+use statements::{ClientStatements, Prepared};
+use survey::{Plan, Step};
+use tracked::Tracked;
+use upstream::Upstream;
+
+pub use metrics::SessionMetrics;
+pub use replication::relay_replication;
+pub use route::LastRoute;
+pub use welcome::{Welcome, log_in_failed, welcome};
+
+/// What all sessions share.
+pub struct Services {
+    pub classifier: Classifier,
+    pub prepared: Prepared,
+    pub cancels: Arc<Cancels>,
+    pub feed: Feed,
+    pub options: Options,
+    pub metrics: SessionMetrics,
+}
+
+impl Services {
+    pub fn new(
+        classifier: Classifier,
+        feed: Feed,
+        options: Options,
+        metrics: SessionMetrics,
+    ) -> Services {
+        let (prepared, cancels) = (Prepared::new(), Arc::default());
+        Services {
+            classifier,
+            prepared,
+            cancels,
+            feed,
+            options,
+            metrics,
+        }
+    }
+}
+
+/// Settings that every session obeys; see `config` for the meaning and the defaults.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub preferences: Preferences,
+    pub max_wait: Duration,
+    pub failover_wait: Duration,
+    pub max_query_size: usize,
+    /// Zero never ends an idle session.
+    pub idle_timeout: Duration,
+    /// An observation of a node that is older no longer counts.
+    pub observation_expiry: Duration,
+}
+
+/// How a session uses servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A server for each transaction.
+    Transaction,
+    /// One server of the primary for as long as the client stays.
+    Session,
+}
+
+/// A transaction block that no server knows of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LocalTransaction {
+    None,
+    /// BEGIN was answered at once and travels with the first statement.
+    Deferred(Begin),
+    /// It lost its server: everything fails until the client ends it.
+    Failed,
+}
+
+/// A logged-in client and its state.
+pub struct Session {
+    client: Wire,
+    services: Arc<Services>,
+    group: Arc<Group>,
+    /// Tells this session's unnamed statements from others'.
+    serial: u64,
+    cancel: Registration,
+    mode: Mode,
+    upstream: Option<Box<Upstream>>,
+    local: LocalTransaction,
+    pin: Option<PinReason>,
+    floor: Floor,
+    settings: Tracked,
+    /// The `causeway.*` settings, with transactions like the others.
+    wishes: Tracked,
+    preferences: Preferences,
+    statements: ClientStatements,
+    /// What the client has been told of its parameters.
+    reported: Reported,
+    last_route: Option<LastRoute>,
+    inflow: Inflow,
+    plan: Option<Plan>,
+    /// The memory of the last plan's steps.
+    spare_steps: Vec<Step>,
+    /// A run of reads that was sent to a replica, kept until it has shown a result.
+    retained: Buffer,
+    /// The client's output from here on is held back: nothing of the retained run's result has
+    /// come yet, and it may have to be taken back.
+    held_from: Option<usize>,
+    /// Nodes that have failed the run that is to be sent next.
+    exclude: NodeSet,
+    /// A replica has refused the run that is to be sent next.
+    primary_next: bool,
+}
+
+/// How a session came to its end.
+#[derive(Debug)]
+pub enum End {
+    /// The client said goodbye, or its connection broke.
+    Left,
+    /// It was told why, and closed.
+    Told(Fault),
+}
+
+static SERIAL: AtomicU64 = AtomicU64::new(1);
+
+impl Session {
+    /// A session for a client that has just been told of its parameters and that it is ready.
+    pub fn new(
+        client: Wire,
+        services: Arc<Services>,
+        group: Arc<Group>,
+        cancel: Registration,
+        mode: Mode,
+        welcome: Welcome,
+    ) -> Session {
+        let Welcome {
+            settings,
+            wishes,
+            reported,
+        } = welcome;
+        Session {
+            client,
+            group,
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            cancel,
+            mode,
+            upstream: None,
+            local: LocalTransaction::None,
+            pin: None,
+            floor: Floor::default(),
+            preferences: services.options.preferences.with(&wishes),
+            settings: Tracked::new(settings),
+            wishes: Tracked::new(wishes),
+            statements: ClientStatements::default(),
+            reported,
+            last_route: None,
+            inflow: Inflow::Frames,
+            plan: None,
+            spare_steps: Vec::new(),
+            retained: Buffer::default(),
+            held_from: None,
+            exclude: NodeSet::EMPTY,
+            primary_next: false,
+            services,
+        }
+    }
+
+    /// Answers the client until one of the two has had enough.
+    pub async fn run(mut self) -> End {
+        let end = self.serve().await;
+        if let End::Told(fault) = &end {
+            self.say(fault);
+        }
+        // A client that has gone does not read what is left, and nothing is lost by it.
+        let _ = timeout(GOODBYE, self.client.close()).await;
+        self.leave();
+        end
+    }
+
+    async fn serve(&mut self) -> End {
+        loop {
+            match self.next_event().await {
+                Event::Request(plan) => {
+                    if let Err(end) = self.request(plan).await {
+                        return end;
+                    }
+                }
+                Event::ServerFailed(failure) => {
+                    if let Err(end) = self.server_failed(failure) {
+                        return end;
+                    }
+                }
+                Event::Gone => return End::Left,
+                Event::Violation(fault) => return End::Told(fault.into_fatal()),
+                Event::Idle => return End::Told(idle_too_long()),
+                Event::Drain => return End::Told(shutting_down()),
+            }
+        }
+    }
+
+    /// Answers a run of messages, or sends it to a server that will.
+    async fn request(&mut self, plan: Plan) -> Result<(), End> {
+        for warning in &plan.warnings {
+            self.say(warning);
+        }
+        if let Some(plan) = self.answer_locally(plan)? {
+            if self.upstream.is_none()
+                && let Err(fault) = self.attach(&plan).await
+            {
+                self.refuse(&plan, &fault);
+                return Ok(());
+            }
+            self.dispatch(plan);
+        }
+        Ok(())
+    }
+
+    /// The transaction status that the client has been told, as far as no server knows better.
+    fn local_status(&self) -> TransactionStatus {
+        match self.local {
+            LocalTransaction::None => TransactionStatus::Idle,
+            LocalTransaction::Deferred(_) => TransactionStatus::Transaction,
+            LocalTransaction::Failed => TransactionStatus::Failed,
+        }
+    }
+}
+
+/// A client that does not read gets so long to take the last words.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+fn idle_too_long() -> Fault {
+    Fault::fatal(
+        SqlState::IDLE_SESSION_TIMEOUT,
+        "terminating connection due to client.idle_timeout",
+    )
+}
+
+fn shutting_down() -> Fault {
+    Fault::fatal(
+        SqlState::ADMIN_SHUTDOWN,
+        "terminating connection: the proxy is shutting down",
+    )
+}

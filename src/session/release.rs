@@ -1,0 +1,299 @@
+//! Parting from a server: back to its pool, or lost.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::relay::{Failure, Inflow};
+use super::upstream::{Afterwards, Cycle, Footprint, Refused, Upstream};
+use super::{End, LocalTransaction, Mode, Session};
+use crate::pool::Lent;
+use crate::protocol::error::{Fault, SqlState};
+use crate::protocol::frame::{bind_parts, frames, frontend, parse_parts};
+use crate::protocol::message;
+use crate::protocol::owed::Fate;
+use crate::routing::Role;
+
+impl Session {
+    /// The session keeps its server past the transaction.
+    pub(super) fn keeps_server(&self) -> bool {
+        self.pin.is_some() || self.mode == Mode::Session
+    }
+
+    /// Gives a server back that has nothing more to do for this session.
+    pub(super) fn release(&mut self, upstream: Box<Upstream>) {
+        self.note_footprint(&upstream);
+        let Upstream {
+            mut server,
+            applied,
+            afterwards,
+            ..
+        } = *upstream;
+        server.settings = applied.current().clone();
+        let free = self.cancel.slot().disarm();
+        match afterwards {
+            Afterwards::Discard => server.discard(),
+            Afterwards::Pool if free => drop(server),
+            Afterwards::Pool => self.release_after_cancel(server),
+        }
+    }
+
+    /// Raises the floor to what this server may have shown.
+    fn note_footprint(&mut self, upstream: &Upstream) {
+        match (upstream.role, upstream.footprint) {
+            (Role::Primary, Footprint::None) => {}
+            (Role::Primary, _) => self.floor.raise_to_primary_after(Instant::now()),
+            (Role::Replica, _) => self.floor.saw_replica(upstream.node, Instant::now()),
+        }
+    }
+
+    /// A cancel request is on its way to the server: it must hit nobody else. When it has arrived,
+    /// one round trip makes sure that the server has dealt with it.
+    fn release_after_cancel(&self, mut server: Lent) {
+        let slot = std::sync::Arc::clone(self.cancel.slot());
+        tokio::spawn(async move {
+            slot.delivered().await;
+            match server.round_trip().await {
+                Ok(()) => drop(server),
+                Err(error) => {
+                    tracing::debug!(%error, "a server was lost after a cancel request");
+                    server.discard();
+                }
+            }
+        });
+    }
+
+    /// Decides what the loss of a server means for the client.
+    pub(super) fn server_failed(&mut self, failure: Failure) -> Result<(), End> {
+        let Some(upstream) = self.upstream.take() else {
+            return Ok(());
+        };
+        let may_run_again = self.held_from.is_some() || upstream.refused.is_some();
+        match failure {
+            Failure::Refused => {
+                self.run_again(&upstream);
+                self.release(upstream);
+                Ok(())
+            }
+            Failure::Settings(_) if may_run_again => {
+                // The replica may not know of a role or a schema yet.
+                self.part(&upstream);
+                self.run_again(&upstream);
+                self.primary_next = true;
+                upstream.server.discard();
+                Ok(())
+            }
+            Failure::Settings(response) => {
+                self.part(&upstream);
+                self.fail_transaction(&upstream);
+                self.client.output.extend(&response);
+                self.answer_cycles(Outstanding::of(&upstream), None);
+                upstream.server.discard();
+                Ok(())
+            }
+            Failure::Lost(_) | Failure::OutOfStep(_) => {
+                let node = upstream.node;
+                let name = self.services.feed.topology().node(node).name.clone();
+                tracing::info!(node = %name, "a server was lost: {failure}");
+                self.services.feed.suspect(node);
+                self.part(&upstream);
+                let outcome = match may_run_again {
+                    true => {
+                        self.run_again(&upstream);
+                        Ok(())
+                    }
+                    false => self.lost(&upstream, &name.to_string()),
+                };
+                upstream.server.discard();
+                outcome
+            }
+        }
+    }
+
+    fn part(&mut self, upstream: &Upstream) {
+        self.note_footprint(upstream);
+        self.cancel.slot().disarm();
+        self.statements.void_unconfirmed();
+    }
+
+    /// With a server goes the transaction that was begun on it, answered or not: what the client
+    /// sends next must not run outside of it. True if there was one.
+    fn fail_transaction(&mut self, upstream: &Upstream) -> bool {
+        let begun = upstream.has_begun_transaction() || self.settings.is_in_transaction();
+        if begun {
+            self.local = LocalTransaction::Failed;
+        }
+        begun
+    }
+
+    /// Puts the retained runs back in front of the client's input: they are sent again, elsewhere.
+    fn run_again(&mut self, upstream: &Upstream) {
+        if let Some(mark) = self.held_from {
+            self.client.output.truncate(mark);
+        }
+        let retained = std::mem::take(&mut self.retained);
+        match upstream.refused {
+            Some(Refused::AnyReplica) => {
+                self.learn_writes(retained.bytes());
+                self.primary_next = true;
+            }
+            Some(Refused::PerhapsBehind) => self.primary_next = true,
+            Some(Refused::Here) | None => self.exclude = self.exclude.with(upstream.node),
+        }
+        self.services.metrics.ran_again();
+        if let Some(plan) = self.plan.take() {
+            self.forget_parses(&plan);
+        }
+        let mut input = retained;
+        input.extend(self.client.input.bytes());
+        self.client.input = input;
+        self.forget_retained();
+    }
+
+    fn learn_writes(&self, retained: &[u8]) {
+        for frame in frames(retained) {
+            let body = frame.body();
+            match frame.tag {
+                frontend::QUERY => {
+                    let text = body.strip_suffix(b"\0").unwrap_or(body);
+                    self.services.classifier.remember_as_write(text);
+                }
+                frontend::PARSE => {
+                    if let Some(parts) = parse_parts(body) {
+                        self.services.classifier.remember_as_write(parts.text);
+                    }
+                }
+                frontend::BIND => {
+                    let statement =
+                        bind_parts(body).and_then(|(_, name, _)| self.statements.get(name));
+                    if let Some(statement) = statement {
+                        self.services.classifier.remember_as_write(statement.text());
+                        statement.learn_write();
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn lost(&mut self, upstream: &Upstream, node: &str) -> Result<(), End> {
+        let half_told = upstream
+            .partial
+            .is_some_and(|partial| partial.fate == Fate::Forward);
+        if half_told || upstream.cycle == Cycle::Fatal {
+            return Err(End::Left);
+        }
+        let message = format!("the connection to node {node} was lost");
+        if self.keeps_server() {
+            let fault = Fault::fatal(SqlState::ADMIN_SHUTDOWN, message)
+                .with_detail("The session was pinned to it and cannot go on elsewhere.");
+            return Err(End::Told(fault));
+        }
+        let outstanding = Outstanding::of(upstream);
+        if self.fail_transaction(upstream) && outstanding.is_none() {
+            let message = format!("{message} in a transaction");
+            return Err(End::Told(Fault::fatal(
+                SqlState::CONNECTION_FAILURE,
+                message,
+            )));
+        }
+        let fault = match (upstream.role, upstream.footprint) {
+            (Role::Primary, Footprint::Deep | Footprint::Capturing) => {
+                Fault::error(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, message)
+                    .with_detail("What was under way there may or may not have been committed.")
+            }
+            _ => Fault::error(SqlState::CONNECTION_FAILURE, message),
+        };
+        self.answer_cycles(outstanding, Some(&fault));
+        Ok(())
+    }
+
+    /// Gives an end to all cycles that the client still waits for. Without a fault, the error of
+    /// the first has been given already.
+    fn answer_cycles(&mut self, outstanding: Outstanding, fault: Option<&Fault>) {
+        let mut out = Vec::new();
+        let default = Fault::error(SqlState::CONNECTION_FAILURE, "the server was given up");
+        let mut first = true;
+        let mut error = |out: &mut Vec<u8>| {
+            match (fault, first) {
+                (Some(fault), _) => fault.encode(out),
+                (None, true) => {}
+                (None, false) => default.encode(out),
+            }
+            first = false;
+        };
+        let status = self.local_status();
+        for _ in 0..outstanding.whole {
+            error(&mut out);
+            message::put_ready_for_query(&mut out, status);
+        }
+        if outstanding.open {
+            error(&mut out);
+            let rest = match self.inflow {
+                Inflow::Through(left) => left,
+                _ => 0,
+            };
+            self.inflow = Inflow::ToSync(rest);
+        } else if let Inflow::Through(left) = self.inflow {
+            self.inflow = Inflow::Discard(left);
+        }
+        self.client.output.extend(&out);
+        self.forget_retained();
+    }
+
+    /// The session is over: what its server still does is of no use to anybody.
+    pub(super) fn leave(&mut self) {
+        let Some(upstream) = self.upstream.take() else {
+            return;
+        };
+        let busy = upstream.owes_client();
+        self.cancel.slot().disarm();
+        let server = upstream.server;
+        if !busy {
+            server.discard();
+            return;
+        }
+        let target = std::sync::Arc::clone(server.cancel_target());
+        let mut server = server;
+        tokio::spawn(async move {
+            // A request that comes before the statement has begun cancels nothing.
+            for _ in 0..CANCEL_ATTEMPTS {
+                if let Err(error) = target.cancel().await {
+                    tracing::debug!(%error, "what a client left running could not be cancelled");
+                }
+                if timeout(CANCEL_PATIENCE, server.until_ready()).await.is_ok() {
+                    break;
+                }
+            }
+            server.discard();
+        });
+    }
+}
+
+/// What a client left running is cancelled so often, until the server says that it is ready.
+const CANCEL_ATTEMPTS: usize = 10;
+
+/// Between two of these attempts.
+const CANCEL_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What a client still waits for.
+#[derive(Clone, Copy, Debug)]
+struct Outstanding {
+    /// Cycles that have been sent whole.
+    whole: u64,
+    /// One more has been begun.
+    open: bool,
+}
+
+impl Outstanding {
+    fn of(upstream: &Upstream) -> Outstanding {
+        Outstanding {
+            whole: upstream.sending - upstream.receiving,
+            open: upstream.server.owed.is_mid_cycle(),
+        }
+    }
+
+    fn is_none(self) -> bool {
+        self.whole == 0 && !self.open
+    }
+}

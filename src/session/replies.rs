@@ -1,0 +1,554 @@
+//! What comes back from the server: forwarded, swallowed, captured. Messages are not decoded; the
+//! queue of owed replies says what each belongs to.
+
+use std::task::Context;
+
+use super::dispatch::{deallocates_all, put_synthetic};
+use super::relay::{Failure, Inflow};
+use super::upstream::{Afterwards, Cycle, Footprint, Partial, Refused, TransactionEnd, Upstream};
+use super::{LocalTransaction, Session};
+use crate::net::buffer::CHUNK;
+use crate::protocol::error::{SqlState, summary};
+use crate::protocol::frame::{HEADER, Header, backend, parameter_status};
+use crate::protocol::message::{TransactionStatus, captured_lsn, shows_result};
+use crate::protocol::owed::{Fate, OutOfStep, Progress, Request};
+use crate::routing::{Lsn, Role};
+use crate::server::Reported;
+use crate::server::reported::is_of_the_node;
+use crate::server::settings::{DATESTYLE, quoted};
+use crate::sql::{Decision, Effect, PinReason};
+
+use super::preferences::PREFIX;
+
+/// How far a chunk of replies has been read.
+#[derive(Default)]
+struct Read {
+    /// Where the messages begin that are to be forwarded and are not yet in the client's output.
+    run: usize,
+    /// Where the first message begins that has not been read.
+    at: usize,
+}
+
+/// What becomes of one message.
+enum Verdict {
+    Forward,
+    /// Forward it: it shows something of a held run's result.
+    Show,
+    Drop,
+    /// The replica has refused: drop it, and what has been forwarded of this run so far.
+    TakeBack,
+}
+
+impl Session {
+    /// Works through the server's input. The server goes back to its pool, if it may, before the
+    /// client is sent what it said last.
+    pub(super) fn take_replies(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let Some(mut upstream) = self.upstream.take() else {
+            return Ok(());
+        };
+        let mut input = std::mem::take(&mut upstream.server.wire.input);
+        let mut read = Read::default();
+        let outcome = self.read_replies(&mut upstream, input.bytes(), &mut read);
+        let Read { run, at } = read;
+        if let Err(failure) = outcome {
+            // What came before what failed is the client's all the same.
+            self.client.output.extend(&input.bytes()[run..at]);
+            self.upstream = Some(upstream);
+            return Err(failure);
+        }
+        let all_read = at == input.len();
+        let refused = all_read && upstream.refused.is_some() && upstream.is_at_rest();
+        if all_read && !refused {
+            self.settle(upstream);
+        } else {
+            self.upstream = Some(upstream);
+        }
+        let bytes = &input.bytes()[run..at];
+        let sent = match self.held_from {
+            Some(_) => {
+                self.client.output.extend(bytes);
+                Ok(())
+            }
+            None => self.client.poll_send(context, bytes),
+        };
+        self.hold_no_longer_than_there_is_room();
+        if sent.is_err() {
+            // The next look at the client finds out, and ends the session.
+            self.client.output.extend(bytes);
+        }
+        if let Some(upstream) = &mut self.upstream {
+            input.consume(at);
+            upstream.server.wire.input = input;
+        }
+        if refused {
+            Err(Failure::Refused)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What is held back takes up room too: a run that fills it before it shows a result is shown
+    /// as it comes.
+    fn hold_no_longer_than_there_is_room(&mut self) {
+        let held = |mark| self.client.output.len() - mark;
+        if self.held_from.is_some_and(|mark| held(mark) > CHUNK) {
+            self.forget_retained();
+        }
+    }
+
+    /// Reads all messages in `bytes`; `read` tells what of it is to be forwarded and is not yet in
+    /// the client's output. What a held run has shown can be taken back until all are read: the
+    /// server sends a row and the error behind it together.
+    fn read_replies(
+        &mut self,
+        upstream: &mut Upstream,
+        bytes: &[u8],
+        read: &mut Read,
+    ) -> Result<(), Failure> {
+        let Read { run, at } = read;
+        let mut shows = false;
+        loop {
+            if let Some(partial) = upstream.partial {
+                let count = partial.left.min(bytes.len() - *at);
+                *at += count;
+                if partial.fate != Fate::Forward {
+                    *run = *at;
+                }
+                let left = partial.left - count;
+                upstream.partial = (left > 0).then_some(Partial { left, ..partial });
+                if left > 0 {
+                    break;
+                }
+            }
+            let header = Header::read(&bytes[*at..])
+                .map_err(|error| Failure::OutOfStep(OutOfStep(error.tag)))?;
+            let Some(header) = header else { break };
+            let there = header.size.min(bytes.len() - *at);
+            if there < header.size && is_looked_into(header.tag) && header.size <= CHUNK {
+                break;
+            }
+            let frame = &bytes[*at..*at + there];
+            let cycle = upstream.receiving;
+            let fate = match self.receive(upstream, header.tag, frame)? {
+                Verdict::Forward => Fate::Forward,
+                Verdict::Show => {
+                    shows = true;
+                    Fate::Forward
+                }
+                Verdict::Drop => {
+                    self.client.output.extend(&bytes[*run..*at]);
+                    *run = *at + there;
+                    Fate::Swallow
+                }
+                Verdict::TakeBack => {
+                    if let Some(mark) = self.held_from {
+                        self.client.output.truncate(mark);
+                    }
+                    *run = *at + there;
+                    shows = false;
+                    Fate::Swallow
+                }
+            };
+            *at += there;
+            if there < header.size {
+                upstream.partial = Some(Partial {
+                    left: header.size - there,
+                    fate,
+                });
+            }
+            if let Some(reply) = upstream.server.owed.pop_synthetic() {
+                self.client.output.extend(&bytes[*run..*at]);
+                *run = *at;
+                let mut out = Vec::new();
+                put_synthetic(&mut out, reply);
+                while let Some(reply) = upstream.server.owed.pop_synthetic() {
+                    put_synthetic(&mut out, reply);
+                }
+                self.client.output.extend(&out);
+            }
+            if upstream.receiving > cycle {
+                // The run that was retained has been answered.
+                self.forget_retained();
+                shows = false;
+            }
+        }
+        if shows {
+            self.held_from = None;
+        }
+        Ok(())
+    }
+
+    fn receive(
+        &mut self,
+        upstream: &mut Upstream,
+        tag: u8,
+        frame: &[u8],
+    ) -> Result<Verdict, Failure> {
+        let body = frame.get(HEADER..).unwrap_or_default();
+        match tag {
+            backend::PARAMETER_STATUS => return Ok(self.parameter_changed(upstream, body)),
+            backend::NOTIFICATION_RESPONSE => return Ok(Verdict::Forward),
+            backend::NOTICE_RESPONSE => {
+                return Ok(match upstream.server.owed.fate_of_notice() {
+                    Fate::Forward => Verdict::Forward,
+                    Fate::Swallow | Fate::Settings | Fate::Capture => Verdict::Drop,
+                });
+            }
+            backend::ERROR_RESPONSE if upstream.server.owed.is_empty() => {
+                return Ok(self.last_words(upstream));
+            }
+            _ => {}
+        }
+        let mut voided = Vec::new();
+        let received = upstream
+            .server
+            .owed
+            .receive(tag, |request| voided.push(request));
+        let received = received.map_err(Failure::OutOfStep)?;
+        self.void(upstream, &voided);
+        match received.progress {
+            Progress::Within => {
+                if tag == backend::FUNCTION_CALL_RESPONSE && received.fate == Fate::Capture {
+                    upstream.captured = captured_lsn(body).map(Lsn);
+                }
+                if tag == backend::COMMAND_COMPLETE {
+                    upstream.note_transaction_end(body);
+                }
+            }
+            Progress::Done(request) => {
+                if let Request::Parse(id) = request {
+                    self.statements.confirmed(id);
+                }
+                if tag == backend::COMMAND_COMPLETE {
+                    upstream.note_transaction_end(body);
+                }
+            }
+            Progress::CopyIn { ignored_syncs } => upstream.sending -= ignored_syncs,
+            Progress::Failed(_) => return self.failed(upstream, received.fate, frame),
+            Progress::Ready(_) => self.ready(upstream, received.fate, body)?,
+        }
+        if received.fate != Fate::Forward {
+            return Ok(Verdict::Drop);
+        }
+        if self.held_from.is_some() && shows_result(tag) {
+            return Ok(Verdict::Show);
+        }
+        Ok(Verdict::Forward)
+    }
+
+    /// A client is told of a change only if it has been told otherwise before.
+    fn parameter_changed(&mut self, upstream: &mut Upstream, body: &[u8]) -> Verdict {
+        let Some((name, value)) = parameter_status(body) else {
+            return Verdict::Drop;
+        };
+        upstream.server.reported.update(name, value);
+        if !is_of_the_node(name) && self.reported.update(name, value) {
+            Verdict::Forward
+        } else {
+            Verdict::Drop
+        }
+    }
+
+    /// A server that nothing was asked of says why it goes away.
+    fn last_words(&self, upstream: &mut Upstream) -> Verdict {
+        if self.pin.is_some() || upstream.is_in_transaction() {
+            upstream.cycle = Cycle::Fatal;
+            Verdict::Forward
+        } else {
+            Verdict::Drop
+        }
+    }
+
+    /// Takes back what is thought of requests that have failed or were skipped. A server's books
+    /// are undone backwards: one cycle may give it a statement and take it away again.
+    fn void(&mut self, upstream: &mut Upstream, requests: &[Request]) {
+        for request in requests {
+            if let Request::Parse(id @ 1..) = request {
+                self.statements.void(*id);
+            }
+        }
+        for request in requests.iter().rev() {
+            match request {
+                Request::Parse(0) => upstream.server.unnamed = None,
+                Request::Parse(id) => upstream.server.statements.remove(*id),
+                Request::Evict(id) => upstream.server.statements.restore(*id),
+                _ => {}
+            }
+        }
+    }
+
+    fn failed(
+        &mut self,
+        upstream: &mut Upstream,
+        fate: Fate,
+        frame: &[u8],
+    ) -> Result<Verdict, Failure> {
+        let said = summary(frame.get(HEADER..).unwrap_or_default());
+        match fate {
+            // It goes away, and what was to follow the settings has not been tried.
+            Fate::Settings if said.fatal => {
+                return Err(Failure::Lost(std::io::ErrorKind::ConnectionAborted.into()));
+            }
+            Fate::Settings => return Err(Failure::Settings(frame.to_vec())),
+            Fate::Capture => {
+                upstream.footprint = Footprint::Unknown;
+                return Ok(Verdict::Drop);
+            }
+            // It was made void by an error that has been dealt with.
+            Fate::Swallow if upstream.refused.is_some() => return Ok(Verdict::Drop),
+            Fate::Forward | Fate::Swallow => {}
+        }
+        if self.held_from.is_some()
+            && upstream.role == Role::Replica
+            && let Some(refused) = refusal(said.code, said.message)
+        {
+            upstream.refused = Some(refused);
+            upstream.server.owed.swallow_all();
+            return Ok(Verdict::TakeBack);
+        }
+        self.held_from = None;
+        upstream.cycle = if said.fatal {
+            Cycle::Fatal
+        } else {
+            Cycle::Failed
+        };
+        Ok(Verdict::Forward)
+    }
+
+    fn ready(&mut self, upstream: &mut Upstream, fate: Fate, body: &[u8]) -> Result<(), Failure> {
+        let status = TransactionStatus::read(body)
+            .ok_or(Failure::OutOfStep(OutOfStep(backend::READY_FOR_QUERY)))?;
+        upstream.server.status = status;
+        match fate {
+            Fate::Forward => self.cycle_ended(upstream, status),
+            Fate::Capture => self.captured(upstream, status),
+            Fate::Swallow | Fate::Settings => {}
+        }
+        Ok(())
+    }
+
+    /// The floor rises to the captured position, unless the transaction turned out to be open: then
+    /// the position precedes the commit.
+    fn captured(&mut self, upstream: &mut Upstream, status: TransactionStatus) {
+        let topology = self.services.feed.topology();
+        match upstream.captured.take() {
+            Some(lsn) if status == TransactionStatus::Idle => {
+                self.floor
+                    .raise(lsn.normalised(topology.geometry), topology.timeline);
+                let covered = !upstream.server.owed.owes_capture();
+                if upstream.footprint == Footprint::Capturing && covered {
+                    upstream.footprint = Footprint::None;
+                }
+            }
+            _ => upstream.footprint = Footprint::Unknown,
+        }
+    }
+
+    fn cycle_ended(&mut self, upstream: &mut Upstream, status: TransactionStatus) {
+        let cycle = upstream.receiving;
+        while let Some((of, _)) = upstream.effects.front()
+            && *of == cycle
+            && let Some((_, decision)) = upstream.effects.pop_front()
+        {
+            match upstream.cycle {
+                Cycle::Well => self.apply(upstream, &decision),
+                Cycle::Failed | Cycle::Fatal => self.apply_failed(upstream, &decision),
+            }
+        }
+        let trackers = [&mut self.settings, &mut self.wishes, &mut upstream.applied];
+        for tracked in trackers {
+            match status {
+                TransactionStatus::Idle => tracked.ended_otherwise(),
+                TransactionStatus::Transaction | TransactionStatus::Failed => {
+                    tracked.begun_otherwise();
+                }
+            }
+        }
+        if status == TransactionStatus::Idle {
+            self.preferences
+                .follow(&self.services.options.preferences, self.wishes.current());
+        }
+        upstream.receiving += 1;
+        upstream.cycle = Cycle::Well;
+        upstream.ends.clear();
+        if status == TransactionStatus::Idle {
+            upstream.portals.clear();
+        }
+        self.exclude = Default::default();
+        self.primary_next = false;
+    }
+
+    /// Applies what a text has changed.
+    fn apply(&mut self, upstream: &mut Upstream, decision: &Decision) {
+        for effect in &decision.effects {
+            let committed = !ends_transaction(effect)
+                || upstream.ends.pop_front() != Some(TransactionEnd::RolledBack);
+            match effect {
+                Effect::Set { name, .. } | Effect::Reset(name) if name.starts_with(PREFIX) => {
+                    // The server took it for a placeholder; the next session must not see it.
+                    self.wishes.apply(effect, committed);
+                    upstream.applied.apply(effect, committed);
+                }
+                Effect::Pin(reason) => self.pin_to_server(*reason),
+                Effect::Deallocate(Some(name)) => self.statements.close(name.as_bytes()),
+                Effect::Deallocate(None) => self.statements.close_all(),
+                _ => {
+                    let whole = whole_setting(effect, decision, &upstream.server.reported);
+                    let effect = whole.as_ref().unwrap_or(effect);
+                    self.settings.apply(effect, committed);
+                    self.wishes.apply(effect, committed);
+                    upstream.applied.apply(effect, committed);
+                }
+            }
+            if matches!(effect, Effect::DiscardAll) {
+                self.pin = None;
+                self.statements.close_all();
+            }
+        }
+        self.preferences
+            .follow(&self.services.options.preferences, self.wishes.current());
+    }
+
+    /// A cycle has failed. Most of what it would have changed is undone with it; where that is not
+    /// certain the session keeps the server, which alone knows.
+    fn apply_failed(&mut self, upstream: &mut Upstream, decision: &Decision) {
+        let committed = upstream.ends.contains(&TransactionEnd::Committed);
+        let several = decision.statements > 1 || committed;
+        for effect in &decision.effects {
+            match effect {
+                // No rollback gives a lock back.
+                Effect::Pin(reason @ PinReason::AdvisoryLock) => self.pin_to_server(*reason),
+                Effect::Pin(
+                    reason @ (PinReason::SqlPrepare | PinReason::Load | PinReason::Unknown),
+                ) if several => self.pin_to_server(*reason),
+                effect if deallocates_all(effect) => upstream.afterwards = Afterwards::Discard,
+                _ => {}
+            }
+        }
+        if is_torn(decision) || committed {
+            self.pin_to_server(PinReason::Unknown);
+        }
+    }
+
+    fn pin_to_server(&mut self, reason: PinReason) {
+        if self.pin.replace(reason).is_none() {
+            tracing::debug!(
+                pid = self.cancel.pid(),
+                ?reason,
+                "a session is pinned to its server"
+            );
+            self.services.metrics.pinned(reason);
+        }
+    }
+
+    /// Nothing more has come from the server: if it has nothing more to do for this session, it
+    /// goes back to its pool.
+    pub(super) fn settle(&mut self, mut upstream: Box<Upstream>) {
+        let done = upstream.is_at_rest()
+            && !upstream.is_in_transaction()
+            && upstream.sending == upstream.receiving
+            && !matches!(self.inflow, Inflow::Through(_));
+        if done && upstream.footprint == Footprint::Deep && self.has_replicas() {
+            upstream.send_capture();
+            self.upstream = Some(upstream);
+        } else if done && self.local == LocalTransaction::None && !self.keeps_server() {
+            self.release(upstream);
+        } else {
+            self.upstream = Some(upstream);
+        }
+    }
+}
+
+impl Upstream {
+    /// COMMIT in a failed transaction is answered with ROLLBACK.
+    fn note_transaction_end(&mut self, tag: &[u8]) {
+        match tag {
+            b"COMMIT\0" | b"PREPARE TRANSACTION\0" => {
+                self.ends.push_back(TransactionEnd::Committed);
+            }
+            b"ROLLBACK\0" => self.ends.push_back(TransactionEnd::RolledBack),
+            _ => {}
+        }
+    }
+}
+
+/// SET DateStyle may name the style or the order of the fields alone and keeps the other: what came
+/// of it is what the server reports, unless statements behind it may have changed that.
+fn whole_setting(effect: &Effect, decision: &Decision, reported: &Reported) -> Option<Effect> {
+    match effect {
+        Effect::Set {
+            name,
+            value: Some(_),
+        } if **name == *DATESTYLE && decision.statements == 1 => Some(Effect::Set {
+            name: name.clone(),
+            value: Some(quoted(reported.get("DateStyle")?).into()),
+        }),
+        _ => None,
+    }
+}
+
+/// Messages that are looked into, and must therefore be there whole.
+fn is_looked_into(tag: u8) -> bool {
+    matches!(
+        tag,
+        backend::COMMAND_COMPLETE
+            | backend::ERROR_RESPONSE
+            | backend::FUNCTION_CALL_RESPONSE
+            | backend::PARAMETER_STATUS
+            | backend::READY_FOR_QUERY
+    )
+}
+
+/// Effects that are answered with COMMIT, ROLLBACK or PREPARE TRANSACTION.
+fn ends_transaction(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::Commit { .. }
+            | Effect::Rollback { .. }
+            | Effect::RollbackTo(_)
+            | Effect::PrepareTransaction
+    )
+}
+
+/// A text that failed, and that may have committed part of what it changed.
+fn is_torn(decision: &Decision) -> bool {
+    let divides = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Begin(_)
+                | Effect::Commit { .. }
+                | Effect::Rollback { .. }
+                | Effect::Savepoint(_)
+                | Effect::Release(_)
+                | Effect::RollbackTo(_)
+        )
+    };
+    decision.statements > 1 && decision.effects.iter().any(divides)
+}
+
+/// Whether a replica's error says that the statement should run elsewhere.
+fn refusal(code: SqlState, message: &[u8]) -> Option<Refused> {
+    let mentions = |word: &str| memchr::memmem::find(message, word.as_bytes()).is_some();
+    match code {
+        SqlState::READ_ONLY_SQL_TRANSACTION | SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
+            Some(Refused::AnyReplica)
+        }
+        SqlState::FEATURE_NOT_SUPPORTED if mentions("recovery") || mentions("hot standby") => {
+            Some(Refused::AnyReplica)
+        }
+        SqlState::UNDEFINED_TABLE
+        | SqlState::UNDEFINED_FUNCTION
+        | SqlState::UNDEFINED_COLUMN
+        | SqlState::UNDEFINED_OBJECT
+        | SqlState::INVALID_PARAMETER_VALUE
+        | SqlState::INVALID_SCHEMA_NAME => Some(Refused::PerhapsBehind),
+        SqlState::SERIALIZATION_FAILURE
+        | SqlState::DEADLOCK_DETECTED
+        | SqlState::ADMIN_SHUTDOWN
+        | SqlState::CRASH_SHUTDOWN
+        | SqlState::CANNOT_CONNECT_NOW
+        | SqlState::TOO_MANY_CONNECTIONS => Some(Refused::Here),
+        code if code.in_class(b"08") => Some(Refused::Here),
+        _ => None,
+    }
+}

@@ -1,0 +1,251 @@
+//! Which node a run of messages goes to.
+
+use std::time::{Duration, Instant};
+
+use super::survey::Plan;
+use super::{LocalTransaction, Mode, Session};
+use crate::pool::Group;
+use crate::protocol::error::{Fault, SqlState};
+use crate::routing::{
+    Choice, Level, Node, NodeIndex, NodeState, Preference, PrimaryReason, ReadNeed, Role, Topology,
+    gate, select,
+};
+use crate::sql::Class;
+
+/// Why a run went where it went, as `SHOW causeway.last_route` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    Write,
+    PrimaryOnly,
+    Transaction,
+    Session,
+    /// A replica has refused it before.
+    Refused,
+    Read(PrimaryReason),
+    Fresh,
+    Waited,
+    Anywhere,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 13] = [
+        Reason::Write,
+        Reason::PrimaryOnly,
+        Reason::Transaction,
+        Reason::Session,
+        Reason::Refused,
+        Reason::Read(PrimaryReason::Strong),
+        Reason::Read(PrimaryReason::Nearest),
+        Reason::Read(PrimaryReason::NoReplica),
+        Reason::Read(PrimaryReason::Lag),
+        Reason::Read(PrimaryReason::FloorUnknown),
+        Reason::Fresh,
+        Reason::Waited,
+        Reason::Anywhere,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Write => "write",
+            Reason::PrimaryOnly => "only the primary's answer is right",
+            Reason::Transaction => "read-write transaction",
+            Reason::Session => "pinned session",
+            Reason::Refused => "a replica could not run it",
+            Reason::Read(PrimaryReason::Strong) => "strong consistency",
+            Reason::Read(PrimaryReason::Nearest) => "the primary is nearest",
+            Reason::Read(PrimaryReason::NoReplica) => "no replica may be used",
+            Reason::Read(PrimaryReason::Lag) => "replicas lag",
+            Reason::Read(PrimaryReason::FloorUnknown) => "the floor is not known yet",
+            Reason::Fresh => "fresh replica",
+            Reason::Waited => "replica, after a wait",
+            Reason::Anywhere => "needs no data",
+        }
+    }
+}
+
+/// Where the last run went.
+#[derive(Clone, Copy, Debug)]
+pub struct LastRoute {
+    pub node: NodeIndex,
+    pub role: Role,
+    pub reason: Reason,
+    pub waited: Duration,
+}
+
+/// A node that a run may go to now.
+pub(super) struct Route {
+    pub node: NodeIndex,
+    pub role: Role,
+    pub reason: Reason,
+}
+
+/// What a run needs of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    Primary(Reason),
+    Read(Level),
+    Anywhere,
+}
+
+impl Session {
+    pub(super) fn need(&self, plan: &Plan) -> Need {
+        if self.mode == Mode::Session {
+            return Need::Primary(Reason::Session);
+        }
+        if self.primary_next {
+            return Need::Primary(Reason::Refused);
+        }
+        if plan.has_effects && !plan.is_whole_cycle() {
+            // The rest of the cycle may need the primary, and what this changes must be there too.
+            return Need::Primary(Reason::Transaction);
+        }
+        let level = plan.level().unwrap_or(self.preferences.level);
+        let begins = match self.local {
+            LocalTransaction::Deferred(begin) => Some(begin),
+            LocalTransaction::None | LocalTransaction::Failed => plan.begins,
+        };
+        if let Some(begin) = begins {
+            let stays_reading = begin.read_only == Some(true)
+                && begin.isolation != Some(crate::sql::Isolation::Serializable)
+                && plan.class < Class::PrimaryRead;
+            return match stays_reading {
+                true => Need::Read(level),
+                false => Need::Primary(Reason::Transaction),
+            };
+        }
+        match plan.class {
+            Class::Anywhere => Need::Anywhere,
+            Class::Read => Need::Read(level),
+            Class::PrimaryRead => Need::Primary(Reason::PrimaryOnly),
+            Class::Write => Need::Primary(Reason::Write),
+        }
+    }
+
+    /// Chooses a node; waits for a replica or for a new primary where that is worth it.
+    pub(super) async fn choose(&mut self, need: Need, plan: &Plan) -> Result<Route, Fault> {
+        match need {
+            Need::Primary(reason) => self.primary(reason).await,
+            Need::Anywhere => {
+                let topology = self.services.feed.topology();
+                let nearest = nearest_up(&topology, self.exclude, &self.group);
+                match nearest {
+                    Some((node, role)) => Ok(Route {
+                        node,
+                        role,
+                        reason: Reason::Anywhere,
+                    }),
+                    None => {
+                        drop(topology);
+                        self.primary(Reason::Anywhere).await
+                    }
+                }
+            }
+            Need::Read(level) => self.read(level, plan).await,
+        }
+    }
+
+    async fn read(&mut self, level: Level, plan: &Plan) -> Result<Route, Fault> {
+        let mut max_wait = self.services.options.max_wait;
+        let mut reason = Reason::Fresh;
+        loop {
+            match self.consider(level, plan, max_wait) {
+                Choice::Replica(node) => {
+                    return Ok(Route {
+                        node,
+                        role: Role::Replica,
+                        reason,
+                    });
+                }
+                Choice::Primary(why) => return self.primary(Reason::Read(why)).await,
+                Choice::Wait {
+                    replica,
+                    lsn,
+                    at_most,
+                } => {
+                    let reached = self.services.feed.reached(replica, lsn, at_most).await;
+                    reason = if reached { Reason::Waited } else { reason };
+                    max_wait = Duration::ZERO;
+                }
+            }
+        }
+    }
+
+    fn consider(&mut self, level: Level, plan: &Plan, max_wait: Duration) -> Choice {
+        let now = Instant::now();
+        let topology = self.services.feed.topology();
+        self.floor.settle(&topology, now);
+        let need = ReadNeed {
+            level,
+            floor: &self.floor,
+            exclude: self.exclude,
+            observation_expiry: self.services.options.observation_expiry,
+        };
+        let verdict = gate(&need, &topology, now);
+        let preference = Preference {
+            region: plan.region.as_deref(),
+            stay_on: self.floor.last_replica(),
+            max_wait,
+            random: rand::random(),
+        };
+        let load = |node: NodeIndex| self.group.pool(node).in_use();
+        select(verdict, &topology, &preference, load)
+    }
+
+    async fn primary(&self, reason: Reason) -> Result<Route, Fault> {
+        let known = self.services.feed.topology().primary;
+        let usable = known.filter(|node| !self.exclude.contains(*node));
+        let node = match usable {
+            Some(node) => Some(node),
+            None => {
+                self.services
+                    .feed
+                    .primary_within(self.services.options.failover_wait)
+                    .await
+            }
+        };
+        match node {
+            Some(node) => Ok(Route {
+                node,
+                role: Role::Primary,
+                reason,
+            }),
+            None => Err(no_primary(&self.services.feed.topology())),
+        }
+    }
+}
+
+/// The nearest node that is up, whatever it is; one whose servers are all at work only if there is
+/// no other.
+pub(super) fn nearest_up(
+    topology: &Topology,
+    exclude: crate::routing::NodeSet,
+    group: &Group,
+) -> Option<(NodeIndex, Role)> {
+    let usable = |node: &&std::sync::Arc<Node>| !exclude.contains(node.index);
+    let up = topology.nodes.iter().filter(usable).filter_map(|node| {
+        let seen = node.observation()?;
+        let is_full = !group.pool(node.index).has_room();
+        let distance = (is_full, node.round_trip.unwrap_or(Duration::MAX));
+        Some((distance, node.index, seen.role))
+    });
+    up.min_by_key(|(distance, ..)| *distance)
+        .map(|(_, node, role)| (node, role))
+}
+
+pub(super) fn no_primary(topology: &Topology) -> Fault {
+    let state = |node: &std::sync::Arc<Node>| {
+        let state = match &node.state {
+            NodeState::Unknown => "not probed yet".to_owned(),
+            NodeState::Up(seen) => match seen.role {
+                Role::Primary => "claims to be the primary".to_owned(),
+                Role::Replica => "a replica".to_owned(),
+            },
+            NodeState::Down { reason, .. } => format!("down: {reason}"),
+            NodeState::Excluded { reason, .. } => format!("not used: {reason}"),
+        };
+        format!("{}: {state}", node.name)
+    };
+    let states: Vec<String> = topology.nodes.iter().map(state).collect();
+    Fault::error(SqlState::CONNECTION_FAILURE, "no primary can be reached")
+        .with_detail(states.join("; "))
+}

@@ -1,0 +1,311 @@
+//! Prepared statements. What clients prepare under their own names is shared under ours: same text
+//! and types, same statement on every server.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use hashbrown::HashMap;
+
+use crate::protocol::frame::cstring;
+use crate::protocol::owed::StatementId;
+use crate::server::{UnnamedTag, statement_name};
+use crate::sql::{Classified, Classifier};
+
+/// A prepared statement as all sessions share it.
+#[derive(Debug)]
+pub struct Statement {
+    /// Never 0, which stands for the unnamed statement.
+    pub id: StatementId,
+    /// Its name on servers.
+    pub name: Box<str>,
+    /// Text, terminator, parameter types: a Parse body behind the name.
+    pub definition: Box<[u8]>,
+    pub classified: Classified,
+    learned_write: AtomicBool,
+}
+
+impl Statement {
+    /// A replica has refused it once: it goes to the primary from now on.
+    pub fn is_learned_write(&self) -> bool {
+        self.learned_write.load(Ordering::Relaxed)
+    }
+
+    pub fn learn_write(&self) {
+        self.learned_write.store(true, Ordering::Relaxed);
+    }
+
+    /// Its SQL.
+    pub fn text(&self) -> &[u8] {
+        cstring(&self.definition).map_or(&self.definition, |(text, _)| text)
+    }
+}
+
+/// Every prepared statement that some session has.
+pub struct Prepared {
+    next: AtomicU32,
+    hasher: foldhash::fast::RandomState,
+    by_hash: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    statements: HashMap<u64, Vec<Weak<Statement>>>,
+    /// The table is swept when it has grown to this.
+    sweep_at: usize,
+}
+
+impl Prepared {
+    pub fn new() -> Prepared {
+        Prepared {
+            next: AtomicU32::new(1),
+            hasher: foldhash::fast::RandomState::default(),
+            by_hash: Mutex::default(),
+        }
+    }
+
+    /// The statement with this definition; `text` is its SQL.
+    pub fn intern(
+        &self,
+        classifier: &Classifier,
+        text: &[u8],
+        definition: &[u8],
+    ) -> Arc<Statement> {
+        let hash = self.hasher.hash_one(definition);
+        let mut known = self.by_hash.lock().unwrap_or_else(PoisonError::into_inner);
+        known.sweep();
+        let alike = known.statements.entry(hash).or_default();
+        let mut living = alike.iter().filter_map(Weak::upgrade);
+        if let Some(statement) = living.find(|known| *known.definition == *definition) {
+            return statement;
+        }
+        let id = self.next_id();
+        let statement = Arc::new(Statement {
+            id,
+            name: statement_name(id).into(),
+            definition: definition.into(),
+            classified: classifier.classify(text),
+            learned_write: AtomicBool::new(false),
+        });
+        alike.push(Arc::downgrade(&statement));
+        statement
+    }
+
+    fn next_id(&self) -> StatementId {
+        match self.next.fetch_add(1, Ordering::Relaxed) {
+            0 => self.next.fetch_add(1, Ordering::Relaxed),
+            id => id,
+        }
+    }
+}
+
+impl Known {
+    /// Drops statements that no session has any more, each time the table has doubled.
+    fn sweep(&mut self) {
+        const AT_LEAST: usize = 256;
+        if self.statements.len() < self.sweep_at.max(AT_LEAST) {
+            return;
+        }
+        self.statements.retain(|_, alike| {
+            alike.retain(|statement| statement.strong_count() > 0);
+            !alike.is_empty()
+        });
+        self.sweep_at = self.statements.len() * 2;
+    }
+}
+
+/// What one client has prepared.
+#[derive(Default)]
+pub struct ClientStatements {
+    named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    unnamed: Option<Arc<Unnamed>>,
+    unnamed_count: u64,
+    /// Named Parses that were sent and not yet answered, oldest first.
+    unconfirmed: VecDeque<(StatementId, Box<[u8]>)>,
+}
+
+/// The unnamed statement, kept so that it can follow the client to another server.
+#[derive(Debug)]
+pub struct Unnamed {
+    pub definition: Vec<u8>,
+    pub classified: Classified,
+    pub tag: UnnamedTag,
+}
+
+/// What became of a named Parse.
+pub enum Registered {
+    /// The name is the statement's now.
+    New(Arc<Statement>),
+    /// The name has this very definition already.
+    Same,
+    /// The name belongs to another statement: PostgreSQL refuses it.
+    Taken(Arc<Statement>),
+}
+
+impl ClientStatements {
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.named.get(name)
+    }
+
+    pub fn unnamed(&self) -> Option<&Arc<Unnamed>> {
+        self.unnamed.as_ref()
+    }
+
+    pub fn register(&mut self, name: &[u8], statement: Arc<Statement>) -> Registered {
+        match self.named.get(name) {
+            Some(known) if known.id == statement.id => Registered::Same,
+            Some(known) => Registered::Taken(Arc::clone(known)),
+            None => {
+                self.named.insert(name.into(), Arc::clone(&statement));
+                Registered::New(statement)
+            }
+        }
+    }
+
+    /// Takes the unnamed statement's new definition; `session` tells it from other sessions'.
+    pub fn set_unnamed(
+        &mut self,
+        session: u64,
+        definition: &[u8],
+        classified: Classified,
+    ) -> Arc<Unnamed> {
+        self.unnamed_count += 1;
+        let tag = UnnamedTag {
+            session,
+            count: self.unnamed_count,
+        };
+        let kept = self.unnamed.take();
+        let mut unnamed = kept.unwrap_or_else(|| {
+            Arc::new(Unnamed {
+                definition: Vec::new(),
+                classified: classified.clone(),
+                tag,
+            })
+        });
+        match Arc::get_mut(&mut unnamed) {
+            Some(unnamed) => {
+                unnamed.definition.clear();
+                unnamed.definition.extend_from_slice(definition);
+                unnamed.classified = classified;
+                unnamed.tag = tag;
+            }
+            // The last one is still to be sent.
+            None => {
+                let definition = definition.to_vec();
+                unnamed = Arc::new(Unnamed {
+                    definition,
+                    classified,
+                    tag,
+                });
+            }
+        }
+        self.unnamed = Some(Arc::clone(&unnamed));
+        unnamed
+    }
+
+    /// Close of a statement, or DEALLOCATE.
+    pub fn close(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            self.unnamed = None;
+        } else {
+            self.named.remove(name);
+        }
+    }
+
+    /// DEALLOCATE ALL, DISCARD ALL.
+    pub fn close_all(&mut self) {
+        self.named.clear();
+    }
+
+    /// A named Parse is on its way to a server.
+    pub fn sent(&mut self, id: StatementId, name: &[u8]) {
+        self.unconfirmed.push_back((id, name.into()));
+    }
+
+    /// ParseComplete has come for `id`.
+    pub fn confirmed(&mut self, id: StatementId) {
+        if self
+            .unconfirmed
+            .front()
+            .is_some_and(|(sent, _)| *sent == id)
+        {
+            self.unconfirmed.pop_front();
+        }
+    }
+
+    /// The server that was to confirm them is lost: their names are free again.
+    pub fn void_unconfirmed(&mut self) {
+        while let Some((id, _)) = self.unconfirmed.front() {
+            self.void(*id);
+        }
+    }
+
+    /// The Parse of `id` failed or was skipped: the name is free again.
+    pub fn void(&mut self, id: StatementId) {
+        if let Some((sent, name)) = self.unconfirmed.front()
+            && *sent == id
+        {
+            if self.named.get(name).is_some_and(|known| known.id == id) {
+                self.named.remove(name);
+            }
+            self.unconfirmed.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn intern(prepared: &Prepared, text: &str) -> Arc<Statement> {
+        let classifier = Classifier::new(1 << 16, &[]);
+        let definition = [text.as_bytes(), b"\0\0\0"].concat();
+        prepared.intern(&classifier, text.as_bytes(), &definition)
+    }
+
+    #[test]
+    fn the_same_definition_is_the_same_statement() {
+        let prepared = Prepared::new();
+        let one = intern(&prepared, "select 1");
+        assert_eq!(one.id, intern(&prepared, "select 1").id);
+        assert_ne!(one.id, intern(&prepared, "select 2").id);
+    }
+
+    #[test]
+    fn statements_that_nobody_has_are_swept() {
+        let prepared = Prepared::new();
+        let kept = intern(&prepared, "select 'kept'");
+        for number in 0..2000 {
+            intern(&prepared, &format!("select {number}"));
+        }
+        assert!(prepared.by_hash.lock().unwrap().statements.len() < 600);
+        assert_eq!(kept.id, intern(&prepared, "select 'kept'").id);
+    }
+
+    #[test]
+    fn a_name_is_free_again_when_its_parse_failed() {
+        let prepared = Prepared::new();
+        let mut client = ClientStatements::default();
+        let one = intern(&prepared, "select 1");
+        let two = intern(&prepared, "select 2");
+        assert!(matches!(
+            client.register(b"s", Arc::clone(&one)),
+            Registered::New(_)
+        ));
+        client.sent(one.id, b"s");
+        assert!(matches!(
+            client.register(b"s", Arc::clone(&one)),
+            Registered::Same
+        ));
+        assert!(matches!(
+            client.register(b"s", Arc::clone(&two)),
+            Registered::Taken(_)
+        ));
+        client.void(two.id);
+        assert!(client.get(b"s").is_some());
+        client.void(one.id);
+        assert!(client.get(b"s").is_none());
+        assert!(matches!(client.register(b"s", two), Registered::New(_)));
+    }
+}

@@ -1,0 +1,191 @@
+//! The server that a session has at present, and what is under way on it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::preferences::stricter;
+use super::tracked::Tracked;
+use crate::pool::Lent;
+use crate::protocol::message::TransactionStatus;
+use crate::protocol::owed::Fate;
+use crate::routing::{Level, Lsn, NodeIndex, Role};
+use crate::sql::{Decision, Effect};
+
+/// A lent server with the session's business on it.
+pub struct Upstream {
+    pub server: Lent,
+    pub node: NodeIndex,
+    /// What the node was when it was chosen.
+    pub role: Role,
+    /// What is set on the server, with the transaction that may undo it.
+    pub applied: Tracked,
+    /// The cycle (up to a ReadyForQuery) that is being sent, counted from 0.
+    pub sending: u64,
+    /// The cycle whose replies are being received.
+    pub receiving: u64,
+    pub cycle: Cycle,
+    /// What statements will have changed when their cycle ends well.
+    pub effects: VecDeque<(u64, Arc<Decision>)>,
+    /// How the transaction commands of this cycle were answered that are not accounted for yet.
+    pub ends: VecDeque<TransactionEnd>,
+    /// Open portals whose statements change more than data, or copy.
+    pub portals: Vec<(Box<[u8]>, Arc<Decision>)>,
+    /// How fresh the node had to be for what it was chosen for; none if that needed no data.
+    pub level: Option<Level>,
+    pub afterwards: Afterwards,
+    pub partial: Option<Partial>,
+    pub footprint: Footprint,
+    /// A position that was captured and that the next ReadyForQuery confirms.
+    pub captured: Option<Lsn>,
+    /// The replica would not run what it was sent; the run goes elsewhere when this one is at rest.
+    pub refused: Option<Refused>,
+}
+
+/// What becomes of the server when the session has done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Afterwards {
+    Pool,
+    /// It is no longer known what it has prepared.
+    Discard,
+}
+
+/// How the cycle that is being received has gone so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cycle {
+    Well,
+    Failed,
+    /// The server has said that it is going away, and the client has been shown that.
+    Fatal,
+}
+
+/// What a replica's refusal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Another node may well run it.
+    Here,
+    /// Only the primary can run it: the statement is remembered as a write.
+    AnyReplica,
+    /// The replica may not know of something yet that the primary knows.
+    PerhapsBehind,
+}
+
+/// How COMMIT or ROLLBACK was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionEnd {
+    Committed,
+    RolledBack,
+}
+
+/// A backend message that is passed through piece by piece.
+#[derive(Clone, Copy, Debug)]
+pub struct Partial {
+    /// Bytes of it still to come.
+    pub left: usize,
+    pub fate: Fate,
+}
+
+/// What the session has done on this server since its position was last captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Footprint {
+    /// Nothing, or all of it lies below the floor.
+    None,
+    /// It has read on the primary, where nobody minds when the floor gets to know of it.
+    Seen,
+    /// It may have written, or reads next to others that could go to a replica: worth a capture.
+    Deep,
+    /// A capture is on its way that covers everything.
+    Capturing,
+    /// A capture has been in vain; a second one is not tried.
+    Unknown,
+}
+
+impl Upstream {
+    pub fn new(server: Lent, node: NodeIndex, role: Role, level: Option<Level>) -> Upstream {
+        let applied = Tracked::of_server(server.settings.clone());
+        Upstream {
+            server,
+            node,
+            role,
+            applied,
+            sending: 0,
+            receiving: 0,
+            cycle: Cycle::Well,
+            effects: VecDeque::new(),
+            ends: VecDeque::new(),
+            portals: Vec::new(),
+            level,
+            afterwards: Afterwards::Pool,
+            partial: None,
+            footprint: Footprint::None,
+            captured: None,
+            refused: None,
+        }
+    }
+
+    /// A cycle of the client's that has been sent, in part or whole, is not answered yet.
+    pub fn owes_client(&self) -> bool {
+        self.sending > self.receiving || self.server.owed.is_client_waiting()
+    }
+
+    /// Everything has been answered and sent.
+    pub fn is_at_rest(&self) -> bool {
+        self.server.owed.is_at_rest()
+            && self.partial.is_none()
+            && self.server.wire.output.is_empty()
+            && self.server.wire.input.is_empty()
+    }
+
+    pub fn is_in_transaction(&self) -> bool {
+        self.server.status != TransactionStatus::Idle
+    }
+
+    /// A BEGIN has been sent to it, though perhaps not answered.
+    pub fn has_begun_transaction(&self) -> bool {
+        self.is_in_transaction() || self.applied.is_in_transaction()
+    }
+
+    /// What was sent will change the session, and what follows must wait for that.
+    pub fn changes_session(&self) -> bool {
+        let changes = |effect: &Effect| {
+            !matches!(
+                effect,
+                Effect::Begin(_)
+                    | Effect::Commit { .. }
+                    | Effect::Rollback { .. }
+                    | Effect::Savepoint(_)
+                    | Effect::Release(_)
+                    | Effect::RollbackTo(_)
+                    | Effect::SetTransaction { .. }
+                    | Effect::SetLocal { .. }
+                    | Effect::Show(_)
+            )
+        };
+        self.effects
+            .iter()
+            .any(|(_, decision)| decision.effects.iter().any(changes))
+    }
+
+    /// Whether what was chosen for reads at its level is fresh enough for reads at `level` too.
+    pub fn suffices_for(&self, level: Option<Level>) -> bool {
+        let fresh = |level| self.level.is_some_and(|had| stricter(had, level) == had);
+        self.role == Role::Primary || level.is_none_or(fresh)
+    }
+
+    /// A portal was opened for a statement; those that matter later are remembered.
+    pub fn open_portal(&mut self, portal: &[u8], decision: &Arc<Decision>) {
+        let matters = !decision.effects.is_empty() || decision.copies_in;
+        if self.portals.is_empty() && !matters {
+            return;
+        }
+        self.portals.retain(|(name, _)| **name != *portal);
+        if matters {
+            self.portals.push((portal.into(), Arc::clone(decision)));
+        }
+    }
+
+    /// What running the portal changes, if it matters.
+    pub fn portal(&self, portal: &[u8]) -> Option<&Arc<Decision>> {
+        let (_, decision) = self.portals.iter().find(|(name, _)| **name == *portal)?;
+        Some(decision)
+    }
+}

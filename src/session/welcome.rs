@@ -1,0 +1,163 @@
+//! The end of a log-in: a client's start-up settings are tried on a server, so that what is wrong
+//! with them comes out at once, and the client learns the parameters as PostgreSQL would report
+//! them. Clients with the same settings share the answer.
+
+use std::sync::Arc;
+
+use super::preferences::{self, PREFIX};
+use super::route::{nearest_up, no_primary};
+use super::{Registration, Services};
+use crate::net::Wire;
+use crate::pool::{CheckoutError, Group, Lent};
+use crate::protocol::error::{Fault, Severity, SqlState};
+use crate::protocol::message::{self, TransactionStatus};
+use crate::protocol::startup::{Startup, option_settings};
+use crate::routing::NodeSet;
+use crate::server::settings::{list_constant, quoted};
+use crate::server::{DialError, Reported, RunError, Settings};
+
+/// What a session begins with.
+pub struct Welcome {
+    pub(super) settings: Settings,
+    pub(super) wishes: Settings,
+    pub(super) reported: Reported,
+}
+
+/// Prepares a client's session and puts the end of its log-in into the output: parameters, cancel
+/// key, ready.
+pub async fn welcome(
+    services: &Services,
+    group: &Arc<Group>,
+    startup: &Startup,
+    cancel: &Registration,
+    client: &mut Wire,
+) -> Result<Welcome, Fault> {
+    let (settings, wishes) = startup_settings(startup)?;
+    let (settings, reported) = match group.welcome(&settings) {
+        Some(known) => known,
+        None => {
+            let reported = try_settings(services, group, &settings).await?;
+            group.remember_welcome(&settings, reported.clone());
+            (settings, reported)
+        }
+    };
+    if let Some(primary) = services.feed.topology().primary {
+        group.pool(primary).warm();
+    }
+    let mut out = Vec::new();
+    for (name, value) in reported.iter() {
+        message::put_parameter_status(&mut out, name, value);
+    }
+    message::put_backend_key_data(&mut out, cancel.pid(), cancel.secret(startup.minor));
+    message::put_ready_for_query(&mut out, TransactionStatus::Idle);
+    client.output.extend(&out);
+    Ok(Welcome {
+        settings,
+        wishes,
+        reported,
+    })
+}
+
+/// The settings of a start-up message, ours apart.
+fn startup_settings(startup: &Startup) -> Result<(Settings, Settings), Fault> {
+    let mut pairs = Vec::new();
+    for (name, value) in &startup.parameters {
+        match name.as_str() {
+            "user" | "database" | "replication" => {}
+            "options" => pairs.extend(option_settings(value).map_err(|word| {
+                let message = format!("invalid command-line argument for server process: {word}");
+                Fault::fatal(SqlState::SYNTAX_ERROR, message)
+            })?),
+            _ => pairs.push((name.clone(), value.clone())),
+        }
+    }
+    let (mut settings, mut wishes) = (Settings::default(), Settings::default());
+    for (name, value) in pairs {
+        let name = name.to_ascii_lowercase();
+        if name.starts_with(PREFIX) {
+            let value = quoted(&value);
+            preferences::check(&name, Some(&value)).map_err(Fault::into_fatal)?;
+            wishes.set(&name, &value);
+        } else {
+            settings.set(&name, &list_constant(&name, &value));
+        }
+    }
+    Ok((settings, wishes))
+}
+
+/// Applies the settings to a server of the nearest node and gives what it reports then.
+async fn try_settings(
+    services: &Services,
+    group: &Group,
+    settings: &Settings,
+) -> Result<Reported, Fault> {
+    let mut server = nearest_server(services, group, settings).await?;
+    if let Some(difference) = server.settings.statements_to(settings) {
+        let outcome = server.run(&format!("BEGIN;{difference}COMMIT")).await;
+        if let Err(error) = outcome {
+            server.discard();
+            return Err(match error {
+                RunError::Refused { code, message } => {
+                    Fault::verbatim(Severity::Fatal, code, message)
+                }
+                other => Fault::fatal(SqlState::CONNECTION_FAILURE, other.to_string()),
+            });
+        }
+        server.settings = settings.clone();
+    }
+    Ok(server.reported.as_seen_by_clients())
+}
+
+/// A server of the nearest node that gives one.
+async fn nearest_server(
+    services: &Services,
+    group: &Group,
+    settings: &Settings,
+) -> Result<Lent, Fault> {
+    let mut exclude = NodeSet::EMPTY;
+    let mut refusal = None;
+    loop {
+        let nearest = nearest_up(&services.feed.topology(), exclude, group);
+        let node = match (nearest, refusal) {
+            (Some((node, _)), _) => node,
+            (None, Some(fault)) => return Err(fault),
+            (None, None) => {
+                let patience = services.options.failover_wait;
+                let primary = services.feed.primary_within(patience).await;
+                primary.ok_or_else(|| no_primary(&services.feed.topology()).into_fatal())?
+            }
+        };
+        let error = match group.pool(node).checkout(settings).await {
+            Ok(server) => return Ok(server),
+            Err(error) => error,
+        };
+        let of_the_node = matches!(&error, CheckoutError::Dial(dial) if dial.is_of_the_node());
+        if !of_the_node {
+            return Err(no_server(&error));
+        }
+        services.feed.suspect(node);
+        exclude = exclude.with(node);
+        refusal = Some(no_server(&error));
+    }
+}
+
+fn no_server(error: &CheckoutError) -> Fault {
+    match error {
+        CheckoutError::Timeout(limit) => Fault::fatal(
+            SqlState::TOO_MANY_CONNECTIONS,
+            format!("no server became free within {limit:?}"),
+        ),
+        CheckoutError::Dial(error) => log_in_failed(error),
+    }
+}
+
+/// A log-in that a server refuses is refused in the server's own words.
+pub fn log_in_failed(error: &DialError) -> Fault {
+    match error {
+        DialError::Refused { code, message, .. } => {
+            let message = String::from_utf8_lossy(message);
+            Fault::verbatim(Severity::Fatal, *code, message)
+        }
+        other => Fault::fatal(SqlState::CONNECTION_FAILURE, other.to_string()),
+    }
+}
