@@ -16,8 +16,10 @@
 //! * [`lab`]: local PostgreSQL clusters with simulated distance
 //! * [`app`]: builds everything, listens, shuts down
 
+pub mod admin;
 pub mod client;
 pub mod config;
+pub mod inspect;
 pub mod monitor;
 pub mod net;
 pub mod pool;
