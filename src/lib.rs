@@ -17,9 +17,11 @@
 //! * [`app`]: builds everything, listens, shuts down
 
 pub mod admin;
+pub mod app;
 pub mod client;
 pub mod config;
 pub mod inspect;
+pub mod lab;
 pub mod monitor;
 pub mod net;
 pub mod pool;

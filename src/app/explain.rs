@@ -1,0 +1,214 @@
+//! `causeway explain`: how a statement would be routed, and why. From its text alone; a running
+//! proxy also knows the functions and relations of the database.
+
+use std::fmt::Write;
+
+use crate::sql::{Class, Classified, Effect, Hints, Isolation, PinReason};
+
+/// What was found out about a text, in words, one line for each part of it.
+pub fn explain(classified: &Classified) -> String {
+    let decision = &classified.decision;
+    let mut lines = String::new();
+    let mut line = |name: &str, text: &str| {
+        // Writing to a String does not fail.
+        let _ = writeln!(lines, "{name:<12}{text}");
+    };
+    let (class, place) = match decision.class {
+        Class::Anywhere => ("anywhere", "any node"),
+        Class::Read => ("read", "the nearest replica that is fresh enough"),
+        Class::PrimaryRead => ("primary read", "the primary; it writes nothing"),
+        Class::Write => ("write", "the primary"),
+    };
+    line("class", class);
+    line("runs on", place);
+    line("because", &decision.reason.0);
+    if decision.statements != 1 {
+        line("statements", &decision.statements.to_string());
+    }
+    for effect in &decision.effects {
+        line("effect", &describe(effect));
+    }
+    if decision.copies_in {
+        line("effect", "may read data from the client (COPY FROM STDIN)");
+    }
+    if decision.is_ddl {
+        line("effect", "changes the catalogue");
+    }
+    if let Some(hints) = &classified.hints {
+        for text in describe_hints(hints) {
+            line("comment", &text);
+        }
+    }
+    lines
+}
+
+fn describe_hints(hints: &Hints) -> Vec<String> {
+    let consistency = hints.consistency.map(|level| {
+        let level = format!("{level:?}").to_lowercase();
+        format!("asks for the consistency {level}")
+    });
+    let max_staleness = hints
+        .max_staleness
+        .map(|bound| format!("accepts a state that is {bound:?} old"));
+    let region = hints
+        .region
+        .as_ref()
+        .map(|region| format!("prefers nodes of the region {region}"));
+    let errors = hints
+        .errors
+        .iter()
+        .map(|error| format!("not followed: {error}"));
+    let asked = consistency.into_iter().chain(max_staleness).chain(region);
+    asked.chain(errors).collect()
+}
+
+fn describe(effect: &Effect) -> String {
+    match effect {
+        Effect::Begin(begin) => {
+            let mut text = "begins a transaction".to_owned();
+            if let Some(read_only) = begin.read_only {
+                text.push_str(if read_only {
+                    ", read only"
+                } else {
+                    ", read write"
+                });
+            }
+            if let Some(level) = begin.isolation {
+                text.push_str(", ");
+                text.push_str(isolation(level));
+            }
+            text
+        }
+        Effect::Commit { chain } => chained("commits the transaction", *chain),
+        Effect::Rollback { chain } => chained("rolls the transaction back", *chain),
+        Effect::Savepoint(name) => format!("sets savepoint {name}"),
+        Effect::Release(name) => format!("releases savepoint {name}"),
+        Effect::RollbackTo(name) => format!("rolls back to savepoint {name}"),
+        Effect::PrepareTransaction => "prepares the transaction for two-phase commit".to_owned(),
+        Effect::SetTransaction { read_only } => match read_only {
+            Some(true) => "makes the transaction read only".to_owned(),
+            Some(false) => "makes the transaction read write".to_owned(),
+            None => "changes the transaction's mode".to_owned(),
+        },
+        Effect::Set { name, value } => match value {
+            Some(value) => format!("sets {name} to {value} for the session"),
+            None => format!("sets {name} to its default for the session"),
+        },
+        Effect::SetLocal { name } => format!("sets {name} for the transaction"),
+        Effect::Reset(name) => format!("resets {name}"),
+        Effect::ResetAll => "resets all settings".to_owned(),
+        Effect::DiscardAll => "discards the session's state".to_owned(),
+        Effect::Discard(kind) => format!("discards {}", format!("{kind:?}").to_lowercase()),
+        Effect::Deallocate(Some(name)) => format!("deallocates the prepared statement {name}"),
+        Effect::Deallocate(None) => "deallocates all prepared statements".to_owned(),
+        Effect::Listen => "listens for notifications".to_owned(),
+        Effect::Unlisten { all: true } => "stops listening to all channels".to_owned(),
+        Effect::Unlisten { all: false } => "stops listening to a channel".to_owned(),
+        Effect::Pin(reason) => format!("pins the session to its server: {}", pin(*reason)),
+        Effect::Show(name) => format!("shows {name}"),
+    }
+}
+
+fn pin(reason: PinReason) -> &'static str {
+    match reason {
+        PinReason::Listen => "it listens",
+        PinReason::TemporaryTable => "it has a temporary table",
+        PinReason::HoldCursor => "it has a cursor WITH HOLD",
+        PinReason::AdvisoryLock => "it holds an advisory lock",
+        PinReason::Load => "it loads a library",
+        PinReason::SqlPrepare => "it prepares a statement in SQL",
+        PinReason::Unknown => "it may change in a way that is not tracked",
+    }
+}
+
+fn isolation(level: Isolation) -> &'static str {
+    match level {
+        Isolation::ReadUncommitted => "read uncommitted",
+        Isolation::ReadCommitted => "read committed",
+        Isolation::RepeatableRead => "repeatable read",
+        Isolation::Serializable => "serializable",
+    }
+}
+
+fn chained(text: &str, chain: bool) -> String {
+    let more = if chain { " and begins the next" } else { "" };
+    format!("{text}{more}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::Classifier;
+
+    fn told(sql: &str) -> Vec<String> {
+        let classifier = Classifier::new(1 << 20, &["my_read".to_owned()]);
+        explain(&classifier.classify(sql.as_bytes()))
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn class_place_and_reason_are_told() {
+        for (sql, class, place) in [
+            ("SHOW work_mem", "anywhere", "any node"),
+            (
+                "SELECT my_read(1)",
+                "read",
+                "the nearest replica that is fresh enough",
+            ),
+            (
+                "SELECT pg_is_in_recovery()",
+                "primary read",
+                "the primary; it writes nothing",
+            ),
+            ("UPDATE t SET a = 1", "write", "the primary"),
+        ] {
+            let told = told(sql);
+            assert_eq!(told[0], format!("class       {class}"), "{sql}");
+            assert_eq!(told[1], format!("runs on     {place}"), "{sql}");
+            assert!(told[2].starts_with("because     "), "{sql}: {told:?}");
+            assert!(told[2].len() > 12, "{sql}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn effects_are_listed_in_their_order() {
+        let told = told(
+            "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ; SET work_mem = '1MB'; \
+             SAVEPOINT a; ROLLBACK TO a; COMMIT AND CHAIN; LISTEN c; CREATE TABLE t (); COPY t FROM STDIN",
+        );
+        assert_eq!(
+            told[3..],
+            [
+                "statements  8",
+                "effect      begins a transaction, read only, repeatable read",
+                "effect      sets work_mem to '1MB' for the session",
+                "effect      sets savepoint a",
+                "effect      rolls back to savepoint a",
+                "effect      commits the transaction and begins the next",
+                "effect      pins the session to its server: it listens",
+                "effect      listens for notifications",
+                "effect      may read data from the client (COPY FROM STDIN)",
+                "effect      changes the catalogue",
+            ]
+        );
+    }
+
+    #[test]
+    fn comments_are_told_with_what_is_wrong_in_them() {
+        let told = told(
+            "SELECT 1 /* causeway.consistency='eventual', causeway.max_staleness='5s', \
+             causeway.region='eu', causeway.colour='red' */",
+        );
+        assert_eq!(
+            told[3..],
+            [
+                "comment     asks for the consistency eventual",
+                "comment     accepts a state that is 5s old",
+                "comment     prefers nodes of the region eu",
+                "comment     not followed: causeway.colour is not known in a comment",
+            ]
+        );
+    }
+}
