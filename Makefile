@@ -1,0 +1,48 @@
+# `make` lists the targets. Whatever a target needs on Debian or Ubuntu, apart from Rust, it installs.
+
+CARGO ?= cargo
+# More arguments for demo, bench, drivers and regress: make demo ARGS=--once
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install what is missing to build, to test and for the demo
+	@.ci/setup build postgresql
+
+.PHONY: demo
+demo: setup ## PostgreSQL in several simulated regions, and the proxy at work
+	$(CARGO) run -- demo $(ARGS)
+
+.PHONY: test
+test: setup ## All tests
+	$(CARGO) test
+
+.PHONY: ci
+ci: setup ## All that must hold before a change is merged
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(MAKE) test
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --no-deps --document-private-items
+
+.PHONY: drivers
+drivers: ## Test real drivers: make drivers ARGS=postgres://... (any PostgreSQL or proxy)
+	@.ci/setup drivers
+	tests/drivers/run.sh $(ARGS)
+
+.PHONY: bench
+bench: ## Compare with PgBouncer on this machine
+	@.ci/setup build bench
+	benches/compare.sh $(ARGS)
+
+# A directory with src/test/regress of PostgreSQL's sources. Default: the installed version's, fetched.
+SUITE ?=
+
+.PHONY: regress
+regress: setup ## PostgreSQL's own regression suite, directly and through the proxy, compared
+	@.ci/setup regress
+	$(CARGO) build
+	tests/regress/setup.sh $(SUITE)
+	tests/regress/run.py $(ARGS)

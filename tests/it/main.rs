@@ -1,0 +1,23 @@
+//! Everything that needs PostgreSQL, or a whole Causeway: one binary, a file per theme.
+
+mod admin;
+mod bad_input;
+mod cancel;
+mod check;
+mod cli;
+mod consistency;
+mod demo;
+mod front;
+mod fuzz;
+mod holes;
+mod lab;
+mod monitor;
+mod pools;
+mod prepared;
+mod raw;
+mod readme;
+mod settings;
+mod startup;
+mod streaming;
+mod support;
+mod wire;

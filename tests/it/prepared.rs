@@ -1,0 +1,324 @@
+//! Prepared statements in transaction mode: they follow the client to every server.
+
+use causeway::protocol::frame::backend;
+use tokio_postgres::types::Type;
+
+use crate::front::{Front, ask};
+use crate::raw::{
+    Raw, bind, close_statement, describe_statement, execute, parse, query, show, sync,
+};
+
+const ONE_AND: &str = "SELECT 1 + $1::int";
+
+/// Bind and Execute of a statement, and what they answer.
+async fn run(raw: &mut Raw, statement: &str, parameters: &[&str]) -> String {
+    raw.exchange(&[bind("", statement, parameters), execute("", 0), sync()])
+        .await
+}
+
+/// Occupies a server of the primary for as long as the guard's transaction is open.
+async fn hold(front: &Front) -> tokio_postgres::Client {
+    let client = front.client().await;
+    client
+        .batch_execute("BEGIN; SELECT txid_current()")
+        .await
+        .unwrap();
+    client
+}
+
+#[tokio::test]
+async fn a_statement_is_there_on_every_server() {
+    for size in [1, 4] {
+        let front = Front::with(|config| config.pool.size = size).await;
+        let mut raw = front.raw().await;
+        raw.exchange(&[parse("s", ONE_AND), sync()]).await;
+        assert_eq!(run(&mut raw, "s", &["1"]).await, "2 D(2) C(SELECT 1) Z(I)");
+        // In a transaction it runs on the primary; with another server taken, on yet another.
+        let mut held = Vec::new();
+        for round in 0..size {
+            raw.query("BEGIN").await;
+            assert_eq!(
+                run(&mut raw, "s", &["2"]).await,
+                "2 D(3) C(SELECT 1) Z(T)",
+                "{round}"
+            );
+            raw.query("COMMIT").await;
+            if round + 1 < size {
+                held.push(hold(&front).await);
+            }
+        }
+        assert_eq!(run(&mut raw, "s", &["3"]).await, "2 D(4) C(SELECT 1) Z(I)");
+    }
+}
+
+#[tokio::test]
+async fn two_clients_with_the_same_names_do_not_mix() {
+    let front = Front::with(|config| config.pool.size = 1).await;
+    let (mut left, mut right) = (front.raw().await, front.raw().await);
+    left.exchange(&[parse("s", "SELECT 'left' || $1"), sync()])
+        .await;
+    right
+        .exchange(&[parse("s", "SELECT 'right' || $1"), sync()])
+        .await;
+    for _ in 0..3 {
+        for begin in [false, true] {
+            for (raw, name) in [(&mut left, "left"), (&mut right, "right")] {
+                let status = if begin { "T" } else { "I" };
+                if begin {
+                    raw.query("BEGIN").await;
+                }
+                let expected = format!("2 D({name}!) C(SELECT 1) Z({status})");
+                assert_eq!(run(raw, "s", &["!"]).await, expected);
+                if begin {
+                    raw.query("COMMIT").await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unnamed_statement_outlives_its_cycle() {
+    let front = Front::with(|config| config.pool.size = 1).await;
+    let (mut left, mut right) = (front.raw().await, front.raw().await);
+    left.exchange(&[parse("", "SELECT 'left' || $1"), sync()])
+        .await;
+    right
+        .exchange(&[parse("", "SELECT 'right' || $1"), sync()])
+        .await;
+    assert_eq!(
+        run(&mut left, "", &["1"]).await,
+        "2 D(left1) C(SELECT 1) Z(I)"
+    );
+    assert_eq!(
+        run(&mut right, "", &["1"]).await,
+        "2 D(right1) C(SELECT 1) Z(I)"
+    );
+    left.query("BEGIN").await;
+    assert_eq!(
+        run(&mut left, "", &["2"]).await,
+        "2 D(left2) C(SELECT 1) Z(T)"
+    );
+    left.query("COMMIT").await;
+    right.exchange(&[describe_statement(""), sync()]).await;
+    assert_eq!(
+        run(&mut right, "", &["2"]).await,
+        "2 D(right2) C(SELECT 1) Z(I)"
+    );
+}
+
+#[tokio::test]
+async fn names_are_taken_and_freed_as_in_postgres() {
+    let front = Front::small().await;
+    let missing = "E(26000) Z(I)";
+    let mut raw = front.raw().await;
+    let other = "SELECT 2 * $1::int";
+    raw.exchange(&[parse("s", ONE_AND), sync()]).await;
+    assert_eq!(
+        raw.exchange(&[parse("s", other), sync()]).await,
+        "E(42P05) Z(I)"
+    );
+    assert_eq!(run(&mut raw, "s", &["5"]).await, "2 D(6) C(SELECT 1) Z(I)");
+
+    // Close, then the name is free; closing what is not there is no error.
+    let closed = raw
+        .exchange(&[close_statement("s"), close_statement("t"), sync()])
+        .await;
+    assert_eq!(closed, "3 3 Z(I)");
+    assert_eq!(run(&mut raw, "s", &["5"]).await, missing);
+    let replaced = [
+        parse("s", other),
+        close_statement("s"),
+        parse("s", ONE_AND),
+        bind("", "s", &["7"]),
+        execute("", 0),
+        sync(),
+    ];
+    assert_eq!(
+        raw.exchange(&replaced).await,
+        "1 3 1 2 D(8) C(SELECT 1) Z(I)"
+    );
+
+    // DEALLOCATE of one, of one that is not there, of all; DISCARD ALL.
+    assert_eq!(raw.query("DEALLOCATE s").await, "C(DEALLOCATE) Z(I)");
+    assert_eq!(run(&mut raw, "s", &["5"]).await, missing);
+    assert_eq!(raw.query("DEALLOCATE s").await, missing);
+    for sql in ["DEALLOCATE ALL", "DISCARD ALL"] {
+        raw.exchange(&[parse("s", ONE_AND), parse("t", other), sync()])
+            .await;
+        assert_eq!(run(&mut raw, "t", &["5"]).await, "2 D(10) C(SELECT 1) Z(I)");
+        raw.query(sql).await;
+        assert_eq!(run(&mut raw, "s", &["5"]).await, missing, "{sql}");
+        assert_eq!(run(&mut raw, "t", &["5"]).await, missing, "{sql}");
+        raw.exchange(&[parse("s", other), sync()]).await;
+        assert_eq!(
+            run(&mut raw, "s", &["5"]).await,
+            "2 D(10) C(SELECT 1) Z(I)",
+            "{sql}"
+        );
+        raw.query("DEALLOCATE s").await;
+    }
+    // Another client's DEALLOCATE ALL takes nothing away from this one.
+    raw.exchange(&[parse("s", ONE_AND), sync()]).await;
+    run(&mut raw, "s", &["1"]).await;
+    let other = front.client().await;
+    other.batch_execute("DEALLOCATE ALL").await.unwrap();
+    other.batch_execute("DISCARD ALL").await.unwrap();
+    assert_eq!(run(&mut raw, "s", &["5"]).await, "2 D(6) C(SELECT 1) Z(I)");
+}
+
+#[tokio::test]
+async fn a_parse_that_fails_or_is_skipped_leaves_its_name_free() {
+    let front = Front::small().await;
+    let mut raw = front.raw().await;
+    for bad in ["SELEC", "SELECT * FROM nowhere", "DELETE FROM nowhere"] {
+        assert!(
+            raw.exchange(&[parse("s", bad), sync()])
+                .await
+                .starts_with("E(42"),
+            "{bad}"
+        );
+        assert_eq!(run(&mut raw, "s", &[]).await, "E(26000) Z(I)", "{bad}");
+        // Skipped, because what comes before it fails.
+        let skipped = raw
+            .exchange(&[parse("", bad), parse("s", "SELECT 0"), sync()])
+            .await;
+        assert!(skipped.starts_with("E(42"), "{skipped}");
+        assert_eq!(run(&mut raw, "s", &[]).await, "E(26000) Z(I)", "{bad}");
+        raw.exchange(&[parse("s", ONE_AND), sync()]).await;
+        assert_eq!(
+            run(&mut raw, "s", &["1"]).await,
+            "2 D(2) C(SELECT 1) Z(I)",
+            "{bad}"
+        );
+        raw.exchange(&[close_statement("s"), sync()]).await;
+    }
+}
+
+#[tokio::test]
+async fn more_statements_than_a_server_holds() {
+    const COUNT: usize = 1200;
+    let front = Front::with(|config| config.pool.size = 1).await;
+    let mut raw = front.raw().await;
+    let name = |number: usize| format!("s{number}");
+    let prepared: Vec<Vec<u8>> = (0..COUNT)
+        .flat_map(|number| {
+            let sql = format!("SELECT {number} + $1::int AS c{number}");
+            [parse(&name(number), &sql), sync()]
+        })
+        .collect();
+    assert_eq!(raw.exchange(&prepared).await, ["1 Z(I)"; COUNT].join(" "));
+    // Each of them is there, also the first, in a pipeline and in transactions on the primary.
+    for (begin, end) in [("SELECT 0", "SELECT 0"), ("BEGIN", "COMMIT")] {
+        raw.query(begin).await;
+        let used: Vec<Vec<u8>> = (0..COUNT)
+            .step_by(7)
+            .flat_map(|number| [bind("", &name(number), &["1"]), execute("", 0), sync()])
+            .collect();
+        raw.send(&used.concat()).await;
+        for number in (0..COUNT).step_by(7) {
+            let seen = show(&raw.until_ready().await);
+            assert!(
+                seen.starts_with(&format!("2 D({}) ", number + 1)),
+                "{number}: {seen}"
+            );
+        }
+        raw.query(end).await;
+    }
+    // In one cycle, more than the server holds at once; and in one that fails in the middle.
+    raw.query("BEGIN; SAVEPOINT s").await;
+    for bad in ["2", "x"] {
+        let mut cycle: Vec<Vec<u8>> = (0..COUNT)
+            .flat_map(|number| {
+                let parameter = if number == COUNT / 2 { bad } else { "2" };
+                [bind("", &name(number), &[parameter]), execute("", 0)]
+            })
+            .collect();
+        cycle.push(sync());
+        raw.send(&cycle.concat()).await;
+        let seen = raw.until(backend::READY_FOR_QUERY, 1).await;
+        let rows = seen
+            .iter()
+            .filter(|message| message.tag == backend::DATA_ROW);
+        let count = if bad == "x" { COUNT / 2 } else { COUNT };
+        let expected = (0..count).map(|number| vec![(number + 2).to_string()]);
+        assert!(
+            rows.map(|row| row.columns()).eq(expected),
+            "{}",
+            show(&seen)
+        );
+    }
+    raw.query("ROLLBACK TO s").await;
+    for number in (0..COUNT).rev().step_by(5) {
+        let seen = run(&mut raw, &name(number), &["1"]).await;
+        assert_eq!(seen, format!("2 D({}) C(SELECT 1) Z(T)", number + 1));
+    }
+
+    // The server itself holds no more than its share.
+    let sql = "SELECT count(*) BETWEEN 400 AND 501 FROM pg_prepared_statements";
+    assert_eq!(raw.query(sql).await, "T D(t) C(SELECT 1) Z(T)");
+    raw.query("COMMIT").await;
+}
+
+#[tokio::test]
+async fn a_driver_s_statements_follow_it() {
+    let front = Front::with(|config| config.pool.size = 2).await;
+    let mut clients = Vec::new();
+    for number in 0..6 {
+        let client = front.client().await;
+        let sql = format!("SELECT $1::int + {}", number % 3);
+        let statement = client.prepare_typed(&sql, &[Type::INT4]).await.unwrap();
+        clients.push((client, statement));
+    }
+    for round in 0..20 {
+        for (number, (client, statement)) in clients.iter_mut().enumerate() {
+            let row = match round % 3 {
+                0 => client.query_one(&*statement, &[&round]).await.unwrap(),
+                _ => {
+                    let transaction = client.transaction().await.unwrap();
+                    let row = transaction.query_one(&*statement, &[&round]).await.unwrap();
+                    transaction.commit().await.unwrap();
+                    row
+                }
+            };
+            assert_eq!(row.get::<_, i32>(0), round + number as i32 % 3);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_statement_follows_the_table_it_reads() {
+    let front = Front::with(|config| config.pool.size = 1).await;
+    let client = front.client().await;
+    client
+        .batch_execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")
+        .await
+        .unwrap();
+    let mut raw = front.raw().await;
+    raw.exchange(&[parse("s", "SELECT * FROM t"), sync()]).await;
+    assert_eq!(run(&mut raw, "s", &[]).await, "2 D(1) C(SELECT 1) Z(I)");
+    client
+        .batch_execute("ALTER TABLE t ADD b int DEFAULT 2")
+        .await
+        .unwrap();
+    let mut newer = front.raw().await;
+    newer.query("BEGIN").await;
+    // PostgreSQL refuses a changed result; the statement prepared anew is good.
+    let seen = run(&mut raw, "s", &[]).await;
+    assert!(
+        ["E(0A000) Z(I)", "2 D(1) C(SELECT 1) Z(I)"].contains(&&*seen),
+        "{seen}"
+    );
+    raw.exchange(&[
+        close_statement("s"),
+        parse("s", "SELECT *, 3 FROM t"),
+        sync(),
+    ])
+    .await;
+    raw.query("SELECT txid_current()").await;
+    assert_eq!(run(&mut raw, "s", &[]).await, "2 D(1,2,3) C(SELECT 1) Z(I)");
+    assert_eq!(ask(&client, "SELECT b FROM t").await, "2");
+    assert_eq!(newer.query("COMMIT").await, "C(COMMIT) Z(I)");
+    let both = raw.exchange(&[query("SELECT 1"), query("SELECT 2")]).await;
+    assert_eq!(both, "T D(1) C(SELECT 1) Z(I) T D(2) C(SELECT 1) Z(I)");
+}
