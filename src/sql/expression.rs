@@ -2,12 +2,13 @@
 //! queries inside them.
 
 use sqlparser::ast::{
-    AccessExpr, Array, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr,
+    AccessExpr, Array, CaseWhen, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentClause, FunctionArguments, InTarget, Interval, Subscript, WindowFrame,
     WindowFrameBound, WindowSpec, WindowType,
 };
 
-use super::tree::{Seen, Walk, other_dialect, wildcard};
+use super::functions::{self, Verdict};
+use super::tree::{Seen, Walk, other_dialect, path, wildcard};
 
 impl Walk<'_> {
     pub fn exprs<'e>(&mut self, exprs: impl IntoIterator<Item = &'e Expr>) -> Seen {
@@ -44,7 +45,6 @@ impl Walk<'_> {
             | Expr::IsJson { expr, .. }
             | Expr::IsNormalized { expr, .. }
             | Expr::UnaryOp { op: _, expr }
-            | Expr::Cast { expr, .. }
             | Expr::Extract { expr, .. }
             | Expr::Ceil { expr, field: _ }
             | Expr::Floor { expr, field: _ }
@@ -53,6 +53,12 @@ impl Walk<'_> {
             | Expr::Prefixed { value: expr, .. }
             | Expr::Named { expr, .. } => expr,
             Expr::Interval(Interval { value, .. }) => value,
+            Expr::Cast {
+                expr, data_type, ..
+            } => {
+                self.data_type(data_type)?;
+                expr
+            }
             Expr::IsDistinctFrom(left, right)
             | Expr::IsNotDistinctFrom(left, right)
             | Expr::BinaryOp { left, op: _, right }
@@ -199,6 +205,25 @@ impl Walk<'_> {
                 upper_bound,
                 stride,
             }) => self.exprs([lower_bound, upper_bound, stride].into_iter().flatten()),
+        }
+    }
+
+    /// A type with modifiers is written like a call: one that has the name of a function which
+    /// writes is taken for that function.
+    fn data_type(&self, data_type: &DataType) -> Seen {
+        let DataType::Custom(name, modifiers) = data_type else {
+            return Ok(());
+        };
+        let name = path(name)?.pop().unwrap_or_default();
+        match functions::verdict(&name) {
+            Some(Verdict::Writes | Verdict::AdvisoryLock | Verdict::Session)
+                if !modifiers.is_empty() =>
+            {
+                Err(format!(
+                    "type {name} has the name of a function that writes"
+                ))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -366,7 +366,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn path(name: &ObjectName) -> Result<Vec<String>, String> {
+pub(super) fn path(name: &ObjectName) -> Result<Vec<String>, String> {
     name.0
         .iter()
         .map(|part| {
