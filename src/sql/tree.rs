@@ -6,8 +6,8 @@ use sqlparser::ast::{
     Cte, Distinct, Fetch, GroupByExpr, GroupByWithModifier, Ident, Join, JoinConstraint,
     JoinOperator, LimitClause, NamedWindowDefinition, NamedWindowExpr, ObjectName, Offset, OrderBy,
     OrderByExpr, OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
-    TableFactor, TableSample, TableSampleKind, TableWithJoins, Values, WildcardAdditionalOptions,
-    With, XmlTableColumnOption,
+    TableAlias, TableFactor, TableSample, TableSampleKind, TableWithJoins, Values,
+    WildcardAdditionalOptions, With, XmlTableColumnOption,
 };
 
 use super::classify::Rules;
@@ -159,7 +159,9 @@ impl<'a> Walk<'a> {
 
     fn item(&mut self, item: &SelectItem) -> Seen {
         match item {
-            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, alias: _ } => {
+            SelectItem::UnnamedExpr(expr) => self.expr(expr),
+            SelectItem::ExprWithAlias { expr, alias } => {
+                identifier(alias)?;
                 self.expr(expr)
             }
             SelectItem::QualifiedWildcard(kind, options) => {
@@ -249,6 +251,7 @@ impl<'a> Walk<'a> {
         match table {
             TableFactor::Table {
                 name,
+                alias,
                 args,
                 with_hints,
                 version,
@@ -260,6 +263,7 @@ impl<'a> Walk<'a> {
             } => {
                 plain(with_hints.is_empty() && version.is_none() && partitions.is_empty())?;
                 plain(json_path.is_none() && index_directives.is_empty())?;
+                table_alias(alias.as_ref())?;
                 self.sample(sample.as_ref())?;
                 match args {
                     Some(call) => {
@@ -271,26 +275,43 @@ impl<'a> Walk<'a> {
                 }
             }
             TableFactor::Derived {
-                subquery, sample, ..
+                subquery,
+                alias,
+                sample,
+                ..
             } => {
+                table_alias(alias.as_ref())?;
                 self.sample(sample.as_ref())?;
                 self.query(subquery)
             }
-            TableFactor::Function { name, args, .. } => {
+            TableFactor::Function {
+                name, args, alias, ..
+            } => {
+                table_alias(alias.as_ref())?;
                 self.call(name)?;
                 self.arguments(args)
             }
-            TableFactor::UNNEST { array_exprs, .. } => self.exprs(array_exprs),
+            TableFactor::UNNEST {
+                array_exprs, alias, ..
+            } => {
+                table_alias(alias.as_ref())?;
+                self.exprs(array_exprs)
+            }
             TableFactor::NestedJoin {
-                table_with_joins, ..
-            } => self.from(table_with_joins),
+                table_with_joins,
+                alias,
+            } => {
+                table_alias(alias.as_ref())?;
+                self.from(table_with_joins)
+            }
             TableFactor::XmlTable {
                 namespaces,
                 row_expression,
                 passing,
                 columns,
-                alias: _,
+                alias,
             } => {
+                table_alias(alias.as_ref())?;
                 self.exprs(namespaces.iter().map(|namespace| &namespace.uri))?;
                 self.expr(row_expression)?;
                 self.exprs(passing.arguments.iter().map(|argument| &argument.expr))?;
@@ -364,6 +385,20 @@ impl<'a> Walk<'a> {
             None => Err(format!("function {full}() is not known")),
         }
     }
+}
+
+/// Other dialects put names into single quotes, where PostgreSQL would read something else.
+fn identifier(ident: &Ident) -> Seen {
+    plain(ident.quote_style != Some('\''))
+}
+
+fn table_alias(alias: Option<&TableAlias>) -> Seen {
+    alias.map_or(Ok(()), |TableAlias { name, columns, .. }| {
+        identifier(name)?;
+        columns
+            .iter()
+            .try_for_each(|column| identifier(&column.name))
+    })
 }
 
 pub(super) fn path(name: &ObjectName) -> Result<Vec<String>, String> {
