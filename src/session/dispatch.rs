@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::pins::HOLDINGS;
 use super::relay::Inflow;
 use super::route::Reason;
 use super::statements::{Statement, Unnamed};
@@ -261,6 +262,7 @@ impl Upstream {
         if decision.effects.iter().any(deallocates_all) {
             self.server.statements.clear();
         }
+        self.ends_pins = true;
         self.effects.push_back((self.sending, Arc::clone(decision)));
     }
 
@@ -375,6 +377,18 @@ impl Upstream {
         self.server.wire.output.extend(&message::CAPTURE);
         self.server.owed.push(Request::FunctionCall, Fate::Capture);
         self.footprint = Footprint::Capturing;
+    }
+}
+
+impl Upstream {
+    /// Asks the server what it holds for the session.
+    pub fn send_holdings_question(&mut self) {
+        let mut out = Vec::new();
+        message::put_query(&mut out, HOLDINGS);
+        self.server.wire.output.extend(&out);
+        self.server.owed.push(Request::Query, Fate::Holdings);
+        self.server.unnamed = None;
+        self.ends_pins = false;
     }
 }
 

@@ -15,9 +15,28 @@ use crate::protocol::owed::Fate;
 use crate::routing::Role;
 
 impl Session {
-    /// The session keeps its server past the transaction.
+    /// The session keeps its server past the transaction: the one that it has at present, unless
+    /// that stands in for the one it is pinned to.
     pub(super) fn keeps_server(&self) -> bool {
-        self.pin.is_some() || self.mode == Mode::Session
+        (!self.pins.is_none() || self.mode == Mode::Session) && self.parked.is_none()
+    }
+
+    /// Lays the server aside that the session is pinned to, so that another one can answer a read.
+    pub(super) fn park(&mut self) {
+        if let Some(mut upstream) = self.upstream.take() {
+            self.note_footprint(&upstream);
+            upstream.footprint = Footprint::None;
+            self.cancel.slot().disarm();
+            self.parked = Some(upstream);
+        }
+    }
+
+    /// Takes the server up again that the session is pinned to.
+    pub(super) fn unpark(&mut self) {
+        if let Some(upstream) = self.parked.take() {
+            self.cancel.slot().aim(upstream.server.cancel_target());
+            self.upstream = Some(upstream);
+        }
     }
 
     /// Gives a server back that has nothing more to do for this session.
@@ -243,6 +262,9 @@ impl Session {
 
     /// The session is over: what its server still does is of no use to anybody.
     pub(super) fn leave(&mut self) {
+        if let Some(parked) = self.parked.take() {
+            parked.server.discard();
+        }
         let Some(upstream) = self.upstream.take() else {
             return;
         };

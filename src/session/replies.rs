@@ -2,14 +2,16 @@
 //! queue of owed replies says what each belongs to.
 
 use std::task::Context;
+use std::time::Instant;
 
 use super::dispatch::{deallocates_all, put_synthetic};
+use super::pins::{self, Pins};
 use super::relay::{Failure, Inflow};
 use super::upstream::{Afterwards, Cycle, Footprint, Partial, Refused, TransactionEnd, Upstream};
 use super::{LocalTransaction, Session};
 use crate::net::buffer::CHUNK;
 use crate::protocol::error::{SqlState, summary};
-use crate::protocol::frame::{HEADER, Header, backend, parameter_status};
+use crate::protocol::frame::{HEADER, Header, backend, parameter_status, single_value};
 use crate::protocol::message::{TransactionStatus, captured_lsn, shows_result};
 use crate::protocol::owed::{Fate, OutOfStep, Progress, Request};
 use crate::routing::{Lsn, Role};
@@ -124,7 +126,8 @@ impl Session {
                 .map_err(|error| Failure::OutOfStep(OutOfStep(error.tag)))?;
             let Some(header) = header else { break };
             let there = header.size.min(bytes.len() - *at);
-            if there < header.size && is_looked_into(header.tag) && header.size <= CHUNK {
+            let looks = is_looked_into(header.tag, upstream.server.owed.next_fate());
+            if there < header.size && looks && header.size <= CHUNK {
                 break;
             }
             let frame = &bytes[*at..*at + there];
@@ -187,11 +190,17 @@ impl Session {
         let body = frame.get(HEADER..).unwrap_or_default();
         match tag {
             backend::PARAMETER_STATUS => return Ok(self.parameter_changed(upstream, body)),
-            backend::NOTIFICATION_RESPONSE => return Ok(Verdict::Forward),
+            backend::NOTIFICATION_RESPONSE => {
+                // Who is told of something looks for it next.
+                self.floor.raise_to_primary_after(Instant::now());
+                return Ok(Verdict::Forward);
+            }
             backend::NOTICE_RESPONSE => {
-                return Ok(match upstream.server.owed.fate_of_notice() {
+                return Ok(match upstream.server.owed.next_fate() {
                     Fate::Forward => Verdict::Forward,
-                    Fate::Swallow | Fate::Settings | Fate::Capture => Verdict::Drop,
+                    Fate::Swallow | Fate::Settings | Fate::Capture | Fate::Holdings => {
+                        Verdict::Drop
+                    }
                 });
             }
             backend::ERROR_RESPONSE if upstream.server.owed.is_empty() => {
@@ -210,6 +219,9 @@ impl Session {
             Progress::Within => {
                 if tag == backend::FUNCTION_CALL_RESPONSE && received.fate == Fate::Capture {
                     upstream.captured = captured_lsn(body).map(Lsn);
+                }
+                if tag == backend::DATA_ROW && received.fate == Fate::Holdings {
+                    upstream.holdings = single_value(body).map(pins::holdings);
                 }
                 if tag == backend::COMMAND_COMPLETE {
                     upstream.note_transaction_end(body);
@@ -251,7 +263,7 @@ impl Session {
 
     /// A server that nothing was asked of says why it goes away.
     fn last_words(&self, upstream: &mut Upstream) -> Verdict {
-        if self.pin.is_some() || upstream.is_in_transaction() {
+        if self.keeps_server() || upstream.is_in_transaction() {
             upstream.cycle = Cycle::Fatal;
             Verdict::Forward
         } else {
@@ -294,6 +306,8 @@ impl Session {
                 upstream.footprint = Footprint::Unknown;
                 return Ok(Verdict::Drop);
             }
+            // The pins stay as they are, and the next statement that may end one asks again.
+            Fate::Holdings => return Ok(Verdict::Drop),
             // It was made void by an error that has been dealt with.
             Fate::Swallow if upstream.refused.is_some() => return Ok(Verdict::Drop),
             Fate::Forward | Fate::Swallow => {}
@@ -322,6 +336,7 @@ impl Session {
         match fate {
             Fate::Forward => self.cycle_ended(upstream, status),
             Fate::Capture => self.captured(upstream, status),
+            Fate::Holdings => self.told_holdings(upstream),
             Fate::Swallow | Fate::Settings => {}
         }
         Ok(())
@@ -401,7 +416,10 @@ impl Session {
                 }
             }
             if matches!(effect, Effect::DiscardAll) {
-                self.pin = None;
+                if !self.pins.end_with_discard_all() {
+                    upstream.afterwards = Afterwards::Discard;
+                }
+                self.unpin(Pins::NONE);
                 self.statements.close_all();
             }
         }
@@ -431,13 +449,32 @@ impl Session {
     }
 
     fn pin_to_server(&mut self, reason: PinReason) {
-        if self.pin.replace(reason).is_none() {
+        if self.pins.add(reason) {
             tracing::debug!(
                 pid = self.cancel.pid(),
                 ?reason,
                 "a session is pinned to its server"
             );
             self.services.metrics.pinned(reason);
+        }
+    }
+
+    fn unpin(&mut self, left: Pins) {
+        if self.pins != left {
+            let reasons = left.to_string();
+            tracing::debug!(
+                pid = self.cancel.pid(),
+                reasons,
+                "what pins a session has changed"
+            );
+            self.pins = left;
+        }
+    }
+
+    /// The server has said what it holds; without a word everything stays as it was.
+    fn told_holdings(&mut self, upstream: &mut Upstream) {
+        if let Some(holdings) = upstream.holdings.take() {
+            self.unpin(self.pins.as_told(holdings));
         }
     }
 
@@ -450,6 +487,9 @@ impl Session {
             && !matches!(self.inflow, Inflow::Through(_));
         if done && upstream.footprint == Footprint::Deep && self.has_replicas() {
             upstream.send_capture();
+            self.upstream = Some(upstream);
+        } else if done && self.pins.can_be_asked_for() && upstream.may_hold_less() {
+            upstream.send_holdings_question();
             self.upstream = Some(upstream);
         } else if done && self.local == LocalTransaction::None && !self.keeps_server() {
             self.release(upstream);
@@ -488,15 +528,16 @@ fn whole_setting(effect: &Effect, decision: &Decision, reported: &Reported) -> O
 }
 
 /// Messages that are looked into, and must therefore be there whole.
-fn is_looked_into(tag: u8) -> bool {
-    matches!(
-        tag,
+fn is_looked_into(tag: u8, fate: Fate) -> bool {
+    match tag {
         backend::COMMAND_COMPLETE
-            | backend::ERROR_RESPONSE
-            | backend::FUNCTION_CALL_RESPONSE
-            | backend::PARAMETER_STATUS
-            | backend::READY_FOR_QUERY
-    )
+        | backend::ERROR_RESPONSE
+        | backend::FUNCTION_CALL_RESPONSE
+        | backend::PARAMETER_STATUS
+        | backend::READY_FOR_QUERY => true,
+        backend::DATA_ROW => fate == Fate::Holdings,
+        _ => false,
+    }
 }
 
 /// Effects that are answered with COMMIT, ROLLBACK or PREPARE TRANSACTION.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::pins::Pins;
 use super::preferences::stricter;
 use super::tracked::Tracked;
 use crate::pool::Lent;
@@ -37,6 +38,10 @@ pub struct Upstream {
     pub footprint: Footprint,
     /// A position that was captured and that the next ReadyForQuery confirms.
     pub captured: Option<Lsn>,
+    /// Something has been sent that may end what pins the session.
+    pub ends_pins: bool,
+    /// What the server has just said that it holds.
+    pub holdings: Option<Pins>,
     /// The replica would not run what it was sent; the run goes elsewhere when this one is at rest.
     pub refused: Option<Refused>,
 }
@@ -118,6 +123,8 @@ impl Upstream {
             partial: None,
             footprint: Footprint::None,
             captured: None,
+            ends_pins: false,
+            holdings: None,
             refused: None,
         }
     }
@@ -157,12 +164,18 @@ impl Upstream {
                     | Effect::RollbackTo(_)
                     | Effect::SetTransaction { .. }
                     | Effect::SetLocal { .. }
+                    | Effect::MayEndPin
                     | Effect::Show(_)
             )
         };
         self.effects
             .iter()
             .any(|(_, decision)| decision.effects.iter().any(changes))
+    }
+
+    /// Something has been done since the server was last asked what it holds.
+    pub fn may_hold_less(&self) -> bool {
+        self.ends_pins
     }
 
     /// Whether what was chosen for reads at its level is fresh enough for reads at `level` too.

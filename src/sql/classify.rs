@@ -205,6 +205,10 @@ fn with_session_calls(text: &[u8], tokens: &[Token], mut part: Part) -> Part {
                 PinReason::Unknown
             }
             Some(Verdict::Session) => PinReason::Unknown,
+            _ if name.starts_with("pg_advisory_unlock") => {
+                part = part.with(Effect::MayEndPin);
+                continue;
+            }
             _ => continue,
         };
         let reason = format!("function {name}() changes the session");

@@ -106,6 +106,8 @@ pub enum Effect {
     Unlisten { all: bool },
     /// The session then holds something that only this server has.
     Pin(PinReason),
+    /// CLOSE, DROP: the session may then hold less of that.
+    MayEndPin,
     /// SHOW name (lower case), alone in its statement; for `causeway.*` the session answers.
     Show(Box<str>),
 }

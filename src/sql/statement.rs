@@ -13,46 +13,49 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
         return Part::pinned(PinReason::Unknown, "a name in Unicode escapes");
     }
     let mut reader = Reader::new(text, tokens);
-    let mut part = match first_word(&reader).as_str() {
-        "select" | "values" | "table" | "with" | "(" => query_or_setting(rules, text, tokens),
-        "insert" | "update" | "delete" | "merge" => Part::write("it changes rows"),
-        "explain" => explain(rules, text, reader),
-        "copy" => copy(rules, text, reader),
-        "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release" => {
-            transaction::classify(reader)
-        }
-        "prepare" => prepare(reader),
-        "set" => settings::set(reader),
-        "reset" => settings::reset(reader),
-        "show" => settings::show(reader),
-        "discard" => discard(reader),
-        "deallocate" => deallocate(reader),
-        "listen" => Part::pinned(PinReason::Listen, "LISTEN").with(Effect::Listen),
-        "unlisten" => unlisten(reader),
-        "load" => Part::pinned(PinReason::Load, "LOAD"),
-        "declare" => declare(rules, text, reader),
-        "fetch" | "move" | "close" => {
-            Part::new(Class::PrimaryRead, "the cursor is where it was declared")
-        }
-        "do" => block::classify(reader),
-        "create" => Part {
-            is_ddl: true,
-            ..Part::write("CREATE")
-        },
-        word @ ("alter" | "drop" | "comment" | "grant" | "revoke" | "security" | "reassign"
-        | "import") => Part {
-            is_ddl: true,
-            ..Part::write(word.to_ascii_uppercase())
-        },
-        word @ ("truncate" | "lock" | "notify" | "call" | "execute" | "vacuum" | "analyze"
-        | "analyse" | "cluster" | "reindex" | "refresh" | "checkpoint") => {
-            Part::write(word.to_ascii_uppercase())
-        }
-        _ => {
-            reader.next();
-            Part::pinned(PinReason::Unknown, "an unknown kind of statement")
-        }
-    };
+    let mut part =
+        match first_word(&reader).as_str() {
+            "select" | "values" | "table" | "with" | "(" => query_or_setting(rules, text, tokens),
+            "insert" | "update" | "delete" | "merge" => Part::write("it changes rows"),
+            "explain" => explain(rules, text, reader),
+            "copy" => copy(rules, text, reader),
+            "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint"
+            | "release" => transaction::classify(reader),
+            "prepare" => prepare(reader),
+            "set" => settings::set(reader),
+            "reset" => settings::reset(reader),
+            "show" => settings::show(reader),
+            "discard" => discard(reader),
+            "deallocate" => deallocate(reader),
+            "listen" => Part::pinned(PinReason::Listen, "LISTEN").with(Effect::Listen),
+            "unlisten" => unlisten(reader),
+            "load" => Part::pinned(PinReason::Load, "LOAD"),
+            "declare" => declare(rules, text, reader),
+            "fetch" | "move" => Part::new(Class::PrimaryRead, CURSOR),
+            "close" => Part::new(Class::PrimaryRead, CURSOR).with(Effect::MayEndPin),
+            "do" => block::classify(reader),
+            "create" => Part {
+                is_ddl: true,
+                ..Part::write("CREATE")
+            },
+            "drop" => Part {
+                is_ddl: true,
+                ..Part::write("DROP").with(Effect::MayEndPin)
+            },
+            word @ ("alter" | "comment" | "grant" | "revoke" | "security" | "reassign"
+            | "import") => Part {
+                is_ddl: true,
+                ..Part::write(word.to_ascii_uppercase())
+            },
+            word @ ("truncate" | "lock" | "notify" | "call" | "execute" | "vacuum" | "analyze"
+            | "analyse" | "cluster" | "reindex" | "refresh" | "checkpoint") => {
+                Part::write(word.to_ascii_uppercase())
+            }
+            _ => {
+                reader.next();
+                Part::pinned(PinReason::Unknown, "an unknown kind of statement")
+            }
+        };
     if part.class == Class::Write && makes_temporary(text, tokens) {
         part = part.with(Effect::Pin(PinReason::TemporaryTable));
     }
@@ -86,6 +89,8 @@ pub(super) fn classify_long(text: &[u8], tokens: &[Token]) -> Part {
     }
     part
 }
+
+const CURSOR: &str = "the cursor is where it was declared";
 
 fn first_word(reader: &Reader) -> String {
     String::from_utf8_lossy(reader.peek_source()).to_ascii_lowercase()

@@ -12,6 +12,7 @@ mod fuzz;
 mod holes;
 mod lab;
 mod monitor;
+mod pins;
 mod pools;
 mod prepared;
 mod raw;
