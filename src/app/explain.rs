@@ -99,6 +99,8 @@ fn describe(effect: &Effect) -> String {
         Effect::ResetAll => "resets all settings".to_owned(),
         Effect::DiscardAll => "discards the session's state".to_owned(),
         Effect::Discard(kind) => format!("discards {}", format!("{kind:?}").to_lowercase()),
+        Effect::Prepare(prepare) => format!("prepares the statement {}", prepare.name),
+        Effect::Execute(name) => format!("does what the prepared statement {name} does"),
         Effect::Deallocate(Some(name)) => format!("deallocates the prepared statement {name}"),
         Effect::Deallocate(None) => "deallocates all prepared statements".to_owned(),
         Effect::Listen => "listens for notifications".to_owned(),

@@ -60,6 +60,12 @@ impl Session {
                 self.track(effect, false);
                 self.complete(&plan, "ROLLBACK");
             }
+            Effect::Deallocate(Some(name))
+                if detached && !deferred && self.statements.has(name.as_bytes()) =>
+            {
+                self.statements.close(name.as_bytes());
+                self.complete(&plan, "DEALLOCATE");
+            }
             Effect::Show(name) if self.upstream.as_ref().is_none_or(|up| up.is_at_rest()) => {
                 let status = match &self.upstream {
                     Some(upstream) => upstream.server.status,

@@ -13,6 +13,8 @@ use crate::protocol::frame::{bind_parts, frames, frontend, parse_parts};
 use crate::protocol::message;
 use crate::protocol::owed::Fate;
 use crate::routing::Role;
+use crate::server::HELD_SQL_STATEMENTS;
+use crate::sql::Effect;
 
 impl Session {
     /// The session keeps its server past the transaction: the one that it has at present, unless
@@ -50,6 +52,10 @@ impl Session {
         } = *upstream;
         server.settings = applied.current().clone();
         let free = self.cancel.slot().disarm();
+        if server.sql_statements.len() > HELD_SQL_STATEMENTS {
+            server.discard();
+            return;
+        }
         match afterwards {
             Afterwards::Discard => server.discard(),
             Afterwards::Pool if free => drop(server),
@@ -169,29 +175,43 @@ impl Session {
         self.forget_retained();
     }
 
-    fn learn_writes(&self, retained: &[u8]) {
+    fn learn_writes(&mut self, retained: &[u8]) {
         for frame in frames(retained) {
             let body = frame.body();
             match frame.tag {
-                frontend::QUERY => {
-                    let text = body.strip_suffix(b"\0").unwrap_or(body);
-                    self.services.classifier.remember_as_write(text);
-                }
+                frontend::QUERY => self.learn_write(body.strip_suffix(b"\0").unwrap_or(body)),
                 frontend::PARSE => {
                     if let Some(parts) = parse_parts(body) {
-                        self.services.classifier.remember_as_write(parts.text);
+                        self.learn_write(parts.text);
                     }
                 }
                 frontend::BIND => {
-                    let statement =
-                        bind_parts(body).and_then(|(_, name, _)| self.statements.get(name));
+                    let name = bind_parts(body).map(|(_, name, _)| name);
+                    let statement = name.and_then(|name| self.statements.get(name)).cloned();
                     if let Some(statement) = statement {
-                        self.services.classifier.remember_as_write(statement.text());
+                        self.learn_write(statement.text());
                         statement.learn_write();
+                    } else if let Some(Ok(name)) = name.map(std::str::from_utf8) {
+                        self.statements.learn_write_in_sql(name);
                     }
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// What EXECUTE runs is the session's own: others may have another statement of that name.
+    fn learn_write(&mut self, text: &[u8]) {
+        let decision = self.services.classifier.classify(text).decision;
+        let mut executes = false;
+        for effect in &decision.effects {
+            if let Effect::Execute(name) = effect {
+                self.statements.learn_write_in_sql(name);
+                executes = true;
+            }
+        }
+        if !executes {
+            self.services.classifier.remember_as_write(text);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What comes back from the server: forwarded, swallowed, captured. Messages are not decoded; the
 //! queue of owed replies says what each belongs to.
 
+use std::sync::Arc;
 use std::task::Context;
 use std::time::Instant;
 
@@ -215,6 +216,9 @@ impl Session {
             .receive(tag, |request| voided.push(request));
         let received = received.map_err(Failure::OutOfStep)?;
         self.void(upstream, &voided);
+        if tag == backend::COMMAND_COMPLETE && received.fate == Fate::Forward {
+            upstream.note_transaction_end(body);
+        }
         match received.progress {
             Progress::Within => {
                 if tag == backend::FUNCTION_CALL_RESPONSE && received.fate == Fate::Capture {
@@ -223,16 +227,10 @@ impl Session {
                 if tag == backend::DATA_ROW && received.fate == Fate::Holdings {
                     upstream.holdings = single_value(body).map(pins::holdings);
                 }
-                if tag == backend::COMMAND_COMPLETE {
-                    upstream.note_transaction_end(body);
-                }
             }
             Progress::Done(request) => {
                 if let Request::Parse(id) = request {
                     self.statements.confirmed(id);
-                }
-                if tag == backend::COMMAND_COMPLETE {
-                    upstream.note_transaction_end(body);
                 }
             }
             Progress::CopyIn { ignored_syncs } => upstream.sending -= ignored_syncs,
@@ -320,6 +318,9 @@ impl Session {
             upstream.server.owed.swallow_all();
             return Ok(Verdict::TakeBack);
         }
+        if is_outdated_plan(said.code, said.message) {
+            self.services.prepared.begin_anew();
+        }
         self.held_from = None;
         upstream.cycle = if said.fatal {
             Cycle::Fatal
@@ -365,10 +366,15 @@ impl Session {
             && *of == cycle
             && let Some((_, decision)) = upstream.effects.pop_front()
         {
+            upstream.changes_catalogue |= decision.is_ddl;
             match upstream.cycle {
                 Cycle::Well => self.apply(upstream, &decision),
                 Cycle::Failed | Cycle::Fatal => self.apply_failed(upstream, &decision),
             }
+        }
+        if upstream.changes_catalogue && status == TransactionStatus::Idle {
+            self.services.prepared.begin_anew();
+            upstream.changes_catalogue = false;
         }
         let trackers = [&mut self.settings, &mut self.wishes, &mut upstream.applied];
         for tracked in trackers {
@@ -405,8 +411,20 @@ impl Session {
                     upstream.applied.apply(effect, committed);
                 }
                 Effect::Pin(reason) => self.pin_to_server(*reason),
-                Effect::Deallocate(Some(name)) => self.statements.close(name.as_bytes()),
-                Effect::Deallocate(None) => self.statements.close_all(),
+                Effect::Prepare(prepare) => {
+                    let text: Arc<[u8]> = (*prepare.text).into();
+                    let held = &mut upstream.server.sql_statements;
+                    held.insert(prepare.name.clone(), Arc::clone(&text));
+                    self.statements.prepare_in_sql(prepare, text);
+                }
+                Effect::Deallocate(Some(name)) => {
+                    self.statements.close(name.as_bytes());
+                    upstream.server.sql_statements.remove(name);
+                }
+                Effect::Deallocate(None) => {
+                    self.statements.close_all();
+                    upstream.server.sql_statements.clear();
+                }
                 _ => {
                     let whole = whole_setting(effect, decision, &upstream.server.reported);
                     let effect = whole.as_ref().unwrap_or(effect);
@@ -421,6 +439,7 @@ impl Session {
                 }
                 self.unpin(Pins::NONE);
                 self.statements.close_all();
+                upstream.server.sql_statements.clear();
             }
         }
         self.preferences
@@ -439,6 +458,7 @@ impl Session {
                 Effect::Pin(
                     reason @ (PinReason::SqlPrepare | PinReason::Load | PinReason::Unknown),
                 ) if several => self.pin_to_server(*reason),
+                Effect::Prepare(_) if several => self.pin_to_server(PinReason::SqlPrepare),
                 effect if deallocates_all(effect) => upstream.afterwards = Afterwards::Discard,
                 _ => {}
             }
@@ -565,6 +585,12 @@ fn is_torn(decision: &Decision) -> bool {
         )
     };
     decision.statements > 1 && decision.effects.iter().any(divides)
+}
+
+/// The columns of a prepared statement's result are no longer those that were described. Whoever
+/// prepares it again gets a new one, on every server.
+fn is_outdated_plan(code: SqlState, message: &[u8]) -> bool {
+    code == SqlState::FEATURE_NOT_SUPPORTED && message == b"cached plan must not change result type"
 }
 
 /// Whether a replica's error says that the statement should run elsewhere.

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use crate::protocol::frame::cstring;
 use crate::protocol::owed::StatementId;
 use crate::server::{UnnamedTag, statement_name};
-use crate::sql::{Classified, Classifier};
+use crate::sql::{Class, Classified, Classifier, SqlPrepare};
 
 /// A prepared statement as all sessions share it.
 #[derive(Debug)]
@@ -92,6 +92,13 @@ impl Prepared {
         statement
     }
 
+    /// A table, a view or a function may have changed: what is prepared from now on shares nothing
+    /// with what was prepared before, whose plans, and whose results' columns, may be out of date.
+    pub fn begin_anew(&self) {
+        let mut known = self.by_hash.lock().unwrap_or_else(PoisonError::into_inner);
+        known.statements.clear();
+    }
+
     fn next_id(&self) -> StatementId {
         match self.next.fetch_add(1, Ordering::Relaxed) {
             0 => self.next.fetch_add(1, Ordering::Relaxed),
@@ -119,6 +126,8 @@ impl Known {
 #[derive(Default)]
 pub struct ClientStatements {
     named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    /// By SQL PREPARE.
+    in_sql: HashMap<Box<str>, PreparedInSql>,
     unnamed: Option<Arc<Unnamed>>,
     unnamed_count: u64,
     /// Named Parses that were sent and not yet answered, oldest first.
@@ -132,6 +141,18 @@ pub struct Unnamed {
     pub classified: Classified,
     pub tag: UnnamedTag,
 }
+
+/// What SQL PREPARE has made.
+pub struct PreparedInSql {
+    /// The PREPARE itself: it makes the same on another server.
+    pub text: Arc<[u8]>,
+    /// Where the statement may run.
+    pub class: Class,
+}
+
+/// Statements that one client may have prepared at a time. PostgreSQL has no such limit, but
+/// also gives each client memory of its own.
+pub const MOST_STATEMENTS: usize = 10_000;
 
 /// What became of a named Parse.
 pub enum Registered {
@@ -160,6 +181,45 @@ impl ClientStatements {
                 self.named.insert(name.into(), Arc::clone(&statement));
                 Registered::New(statement)
             }
+        }
+    }
+
+    /// No further name may be prepared before one is deallocated.
+    pub fn is_full(&self) -> bool {
+        self.named.len() + self.in_sql.len() >= MOST_STATEMENTS
+    }
+
+    /// Under this name something is prepared, by whatever means.
+    pub fn has(&self, name: &[u8]) -> bool {
+        self.named.contains_key(name) || self.has_in_sql(name)
+    }
+
+    pub fn has_in_sql(&self, name: &[u8]) -> bool {
+        std::str::from_utf8(name).is_ok_and(|name| self.in_sql.contains_key(name))
+    }
+
+    pub fn in_sql(&self, name: &str) -> Option<&PreparedInSql> {
+        self.in_sql.get(name)
+    }
+
+    pub fn has_any_in_sql(&self) -> bool {
+        !self.in_sql.is_empty()
+    }
+
+    pub fn names_in_sql(&self) -> impl Iterator<Item = &str> {
+        self.in_sql.keys().map(|name| &**name)
+    }
+
+    pub fn prepare_in_sql(&mut self, prepare: &SqlPrepare, text: Arc<[u8]>) {
+        let class = prepare.class;
+        self.in_sql
+            .insert(prepare.name.clone(), PreparedInSql { text, class });
+    }
+
+    /// A replica has refused it: it goes to the primary from now on.
+    pub fn learn_write_in_sql(&mut self, name: &str) {
+        if let Some(statement) = self.in_sql.get_mut(name) {
+            statement.class = Class::Write;
         }
     }
 
@@ -210,12 +270,16 @@ impl ClientStatements {
             self.unnamed = None;
         } else {
             self.named.remove(name);
+            if let Ok(name) = std::str::from_utf8(name) {
+                self.in_sql.remove(name);
+            }
         }
     }
 
     /// DEALLOCATE ALL, DISCARD ALL.
     pub fn close_all(&mut self) {
         self.named.clear();
+        self.in_sql.clear();
     }
 
     /// A named Parse is on its way to a server.
@@ -270,6 +334,16 @@ mod tests {
         let one = intern(&prepared, "select 1");
         assert_eq!(one.id, intern(&prepared, "select 1").id);
         assert_ne!(one.id, intern(&prepared, "select 2").id);
+    }
+
+    #[test]
+    fn behind_a_change_of_the_catalogue_nothing_is_shared_with_before() {
+        let prepared = Prepared::new();
+        let before = intern(&prepared, "select * from t");
+        prepared.begin_anew();
+        let after = intern(&prepared, "select * from t");
+        assert_ne!(before.id, after.id);
+        assert_eq!(after.id, intern(&prepared, "select * from t").id);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Session;
 use super::preferences::{self, PREFIX, stricter};
-use super::statements::{Registered, Statement, Unnamed};
+use super::statements::{MOST_STATEMENTS, Registered, Statement, Unnamed};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::frame::{
     Frame, HEADER, Header, Target, bind_parts, cstring, frontend, parse_parts, target,
@@ -34,7 +34,8 @@ pub struct Plan {
     pub begins: Option<Begin>,
     /// COMMIT, ROLLBACK or PREPARE TRANSACTION is among its statements.
     pub ends_transaction: bool,
-    /// Some statement changes more than data.
+    /// Some statement changes more than data, or mentions what SQL has prepared: it is sent when all
+    /// before it has been answered.
     pub has_effects: bool,
     /// A statement may put the server into COPY IN mode.
     pub copies_in: bool,
@@ -110,6 +111,8 @@ pub enum What {
     ParseKnown,
     /// The name has another statement: the server that has that one refuses.
     ParseTaken(Arc<Statement>),
+    /// SQL has prepared another statement of the name: the server that has that one refuses.
+    ParseTakenInSql,
     BindUnnamed(Arc<Unnamed>),
     BindNamed(Arc<Statement>),
     /// To a name that the client has not prepared: for the server to refuse.
@@ -194,6 +197,8 @@ impl Session {
             });
             at += header.size;
         }
+        // What comes later in the cycle may mention what SQL has prepared.
+        plan.has_effects |= !plan.is_whole_cycle() && self.statements.has_any_in_sql();
         Ok(Surveyed::Plan(plan))
     }
 
@@ -267,6 +272,13 @@ impl Session {
                 What::ParseUnnamed(unnamed)
             });
         }
+        if !self.statements.has(parts.name) && self.statements.is_full() {
+            plan.refusal = Some(too_many_statements());
+        }
+        if self.statements.has_in_sql(parts.name) {
+            plan.has_effects = true;
+            return Ok(What::ParseTakenInSql);
+        }
         let statement = self
             .services
             .prepared
@@ -314,8 +326,12 @@ impl Session {
                 }
             }
             None => {
-                // It may be one that SQL PREPARE has made, on the server of a pinned session.
-                plan.class = Class::Write;
+                let in_sql = std::str::from_utf8(name).ok();
+                let in_sql = in_sql.and_then(|name| self.statements.in_sql(name));
+                let class = in_sql.map_or(Class::Write, |statement| statement.class);
+                plan.has_effects = true;
+                plan.class = plan.class.max(class);
+                plan.level.get_or_insert(self.preferences.level);
                 unknown
             }
         }
@@ -375,6 +391,12 @@ impl Session {
         for effect in &decision.effects {
             plan.has_effects = true;
             match effect {
+                Effect::Execute(name) => {
+                    plan.class = plan.class.max(self.class_of_prepared(name, decision));
+                }
+                Effect::Prepare(_) if self.statements.is_full() => {
+                    plan.refusal = Some(too_many_statements());
+                }
                 Effect::Begin(begin) => plan.begins = Some(*begin),
                 Effect::Commit { chain } | Effect::Rollback { chain } => {
                     plan.ends_transaction = true;
@@ -401,6 +423,35 @@ impl Session {
             }
         }
     }
+}
+
+impl Session {
+    /// Where EXECUTE of this name may run: as what was prepared, here or earlier in the same text.
+    fn class_of_prepared(&self, name: &str, decision: &Decision) -> Class {
+        let earlier = decision.effects.iter().find_map(|effect| match effect {
+            Effect::Prepare(prepare) if *prepare.name == *name => Some(prepare.class),
+            _ => None,
+        });
+        let in_sql = || {
+            self.statements
+                .in_sql(name)
+                .map(|statement| statement.class)
+        };
+        let by_protocol = || {
+            let statement = self.statements.get(name.as_bytes())?;
+            let decision = &statement.classified.decision;
+            let plain = decision.effects.is_empty() && !statement.is_learned_write();
+            plain.then_some(decision.class)
+        };
+        let class = earlier.or_else(in_sql).or_else(by_protocol);
+        class.unwrap_or(Class::Write)
+    }
+}
+
+fn too_many_statements() -> Fault {
+    let message = format!("more than {MOST_STATEMENTS} prepared statements in one session");
+    Fault::error(SqlState::PROGRAM_LIMIT_EXCEEDED, message)
+        .with_hint("Use DEALLOCATE, or the driver's limit for its statement cache.")
 }
 
 enum RunEnd {

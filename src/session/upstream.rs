@@ -40,6 +40,8 @@ pub struct Upstream {
     pub captured: Option<Lsn>,
     /// Something has been sent that may end what pins the session.
     pub ends_pins: bool,
+    /// A statement that changes tables, views or functions has run, and may not be committed yet.
+    pub changes_catalogue: bool,
     /// What the server has just said that it holds.
     pub holdings: Option<Pins>,
     /// The replica would not run what it was sent; the run goes elsewhere when this one is at rest.
@@ -124,6 +126,7 @@ impl Upstream {
             footprint: Footprint::None,
             captured: None,
             ends_pins: false,
+            changes_catalogue: false,
             holdings: None,
             refused: None,
         }
@@ -165,6 +168,7 @@ impl Upstream {
                     | Effect::SetTransaction { .. }
                     | Effect::SetLocal { .. }
                     | Effect::MayEndPin
+                    | Effect::Execute(_)
                     | Effect::Show(_)
             )
         };

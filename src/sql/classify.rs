@@ -46,6 +46,13 @@ impl Part {
         Part::new(Class::Write, reason)
     }
 
+    pub fn ddl(reason: impl Into<String>) -> Self {
+        Part {
+            is_ddl: true,
+            ..Part::write(reason)
+        }
+    }
+
     pub fn pinned(pin: PinReason, reason: impl Into<String>) -> Self {
         Part::write(reason).with(Effect::Pin(pin))
     }

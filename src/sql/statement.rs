@@ -3,9 +3,9 @@
 //! parser knows; queries go to [`query`].
 
 use super::classify::{Part, Rules};
-use super::lexer::{Kind, Token};
+use super::lexer::{Kind, Lexer, Token};
 use super::reader::{self, Reader};
-use super::{Class, DiscardKind, Effect, PinReason};
+use super::{Class, DiscardKind, Effect, PinReason, SqlPrepare};
 use super::{block, query, set_config, settings, transaction};
 
 pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
@@ -13,49 +13,43 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
         return Part::pinned(PinReason::Unknown, "a name in Unicode escapes");
     }
     let mut reader = Reader::new(text, tokens);
-    let mut part =
-        match first_word(&reader).as_str() {
-            "select" | "values" | "table" | "with" | "(" => query_or_setting(rules, text, tokens),
-            "insert" | "update" | "delete" | "merge" => Part::write("it changes rows"),
-            "explain" => explain(rules, text, reader),
-            "copy" => copy(rules, text, reader),
-            "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint"
-            | "release" => transaction::classify(reader),
-            "prepare" => prepare(reader),
-            "set" => settings::set(reader),
-            "reset" => settings::reset(reader),
-            "show" => settings::show(reader),
-            "discard" => discard(reader),
-            "deallocate" => deallocate(reader),
-            "listen" => Part::pinned(PinReason::Listen, "LISTEN").with(Effect::Listen),
-            "unlisten" => unlisten(reader),
-            "load" => Part::pinned(PinReason::Load, "LOAD"),
-            "declare" => declare(rules, text, reader),
-            "fetch" | "move" => Part::new(Class::PrimaryRead, CURSOR),
-            "close" => Part::new(Class::PrimaryRead, CURSOR).with(Effect::MayEndPin),
-            "do" => block::classify(reader),
-            "create" => Part {
-                is_ddl: true,
-                ..Part::write("CREATE")
-            },
-            "drop" => Part {
-                is_ddl: true,
-                ..Part::write("DROP").with(Effect::MayEndPin)
-            },
-            word @ ("alter" | "comment" | "grant" | "revoke" | "security" | "reassign"
-            | "import") => Part {
-                is_ddl: true,
-                ..Part::write(word.to_ascii_uppercase())
-            },
-            word @ ("truncate" | "lock" | "notify" | "call" | "execute" | "vacuum" | "analyze"
-            | "analyse" | "cluster" | "reindex" | "refresh" | "checkpoint") => {
-                Part::write(word.to_ascii_uppercase())
-            }
-            _ => {
-                reader.next();
-                Part::pinned(PinReason::Unknown, "an unknown kind of statement")
-            }
-        };
+    let mut part = match first_word(&reader).as_str() {
+        "select" | "values" | "table" | "with" | "(" => query_or_setting(rules, text, tokens),
+        "insert" | "update" | "delete" | "merge" => Part::write("it changes rows"),
+        "explain" => explain(rules, text, reader),
+        "copy" => copy(rules, text, reader),
+        "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release" => {
+            transaction::classify(reader)
+        }
+        "prepare" => prepare(rules, text, tokens),
+        "execute" => execute(rules, text, reader),
+        "set" => settings::set(reader),
+        "reset" => settings::reset(reader),
+        "show" => settings::show(reader),
+        "discard" => discard(reader),
+        "deallocate" => deallocate(reader),
+        "listen" => Part::pinned(PinReason::Listen, "LISTEN").with(Effect::Listen),
+        "unlisten" => unlisten(reader),
+        "load" => Part::pinned(PinReason::Load, "LOAD"),
+        "declare" => declare(rules, text, reader),
+        "fetch" | "move" => Part::new(Class::PrimaryRead, CURSOR),
+        "close" => Part::new(Class::PrimaryRead, CURSOR).with(Effect::MayEndPin),
+        "do" => block::classify(reader),
+        "create" => create(text, tokens),
+        "drop" => Part::ddl("DROP").with(Effect::MayEndPin),
+        "import" => Part::ddl("IMPORT"),
+        word @ ("alter" | "comment" | "grant" | "revoke" | "security" | "reassign") => {
+            Part::ddl(word.to_ascii_uppercase())
+        }
+        word @ ("truncate" | "lock" | "notify" | "call" | "vacuum" | "analyze" | "analyse"
+        | "cluster" | "reindex" | "refresh" | "checkpoint") => {
+            Part::write(word.to_ascii_uppercase())
+        }
+        _ => {
+            reader.next();
+            Part::pinned(PinReason::Unknown, "an unknown kind of statement")
+        }
+    };
     if part.class == Class::Write && makes_temporary(text, tokens) {
         part = part.with(Effect::Pin(PinReason::TemporaryTable));
     }
@@ -149,7 +143,7 @@ fn explain(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
     }
     let inner = classify(rules, text, reader.rest());
     if runs || reader.sees("EXECUTE") {
-        return inner;
+        return inner.at_least(Class::Read, "EXPLAIN plans it");
     }
     match inner.class {
         Class::PrimaryRead => Part::new(inner.class, inner.reason),
@@ -206,12 +200,69 @@ fn copy(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
     query::read_of_relation(&path)
 }
 
-fn prepare(mut reader: Reader) -> Part {
+/// `PREPARE name [(types)] AS statement`. One whose statement changes more than data stays on its
+/// server: what it does when it is executed could not be told.
+fn prepare(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
+    let mut reader = Reader::new(text, tokens);
     reader.next();
     if reader.accept("TRANSACTION") {
         return Part::write("PREPARE TRANSACTION").with(Effect::PrepareTransaction);
     }
-    Part::pinned(PinReason::SqlPrepare, "PREPARE")
+    let untold = || Part::pinned(PinReason::SqlPrepare, "PREPARE of more than a query");
+    let Some(name) = reader.identifier() else {
+        return untold();
+    };
+    if reader.accept_sign("(") && !reader.skip_parenthesis() || !reader.accept("AS") {
+        return untold();
+    }
+    let inner = classify(rules, text, reader.rest());
+    let whole = tokens.first().zip(tokens.last());
+    let whole = whole.and_then(|(first, last)| text.get(first.start..last.end));
+    match whole {
+        Some(whole) if inner.effects.is_empty() && !inner.copies_in => {
+            let prepare = SqlPrepare {
+                name: name.into(),
+                text: whole.into(),
+                class: inner.class,
+            };
+            Part::new(inner.class.max(Class::Read), "PREPARE")
+                .with(Effect::Prepare(Box::new(prepare)))
+        }
+        _ => untold(),
+    }
+}
+
+/// `EXECUTE name [(arguments)]`: the arguments are judged here, the rest by the session.
+fn execute(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
+    reader.next();
+    let Some(name) = reader.identifier() else {
+        return Part::pinned(PinReason::Unknown, "an unknown EXECUTE");
+    };
+    let effect = Effect::Execute(name.into());
+    let (Some(first), Some(last)) = (reader.rest().first(), reader.rest().last()) else {
+        return Part::anywhere("EXECUTE does what was prepared", effect);
+    };
+    let arguments = text.get(first.start..last.end).unwrap_or_default();
+    let row = [b"SELECT ROW", arguments].concat();
+    let tokens: Vec<Token> = Lexer::new(&row).collect();
+    query::classify(rules, &row, &tokens).with(effect)
+}
+
+/// `CREATE TABLE ... AS EXECUTE name` is the one that runs something prepared.
+fn create(text: &[u8], tokens: &[Token]) -> Part {
+    let executes = tokens.windows(3).find_map(|three| match three {
+        [before, execute, name]
+            if reader::is_word(text, *before, "AS")
+                && reader::is_word(text, *execute, "EXECUTE") =>
+        {
+            reader::identifier(text, *name)
+        }
+        _ => None,
+    });
+    match executes {
+        Some(name) => Part::ddl("CREATE").with(Effect::Execute(name.into())),
+        None => Part::ddl("CREATE"),
+    }
 }
 
 fn discard(mut reader: Reader) -> Part {
