@@ -216,7 +216,7 @@ impl Server {
 }
 
 /// The prepared statements that a server has, bounded: the least recently used makes room.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HeldStatements {
     held: LruCache<StatementId, (), foldhash::fast::RandomState>,
 }
@@ -261,7 +261,10 @@ impl HeldStatements {
     }
 }
 
+/// What the names of shared prepared statements begin with.
+pub const STATEMENT_PREFIX: &str = "causeway_";
+
 /// The name under which a shared prepared statement is known on servers.
 pub fn statement_name(id: StatementId) -> String {
-    format!("causeway_{id}")
+    format!("{STATEMENT_PREFIX}{id}")
 }

@@ -6,6 +6,7 @@ mod cancel;
 mod check;
 mod cli;
 mod consistency;
+mod conversations;
 mod demo;
 mod front;
 mod fuzz;

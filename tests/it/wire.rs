@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use crate::front::{Front, PATIENCE};
 use crate::raw::{
     Raw, bind, close_portal, close_statement, copy_data, copy_done, copy_fail, describe_portal,
-    describe_statement, execute, flush, frame, parse, query, show, sync,
+    describe_statement, execute, flush, function_call, parse, query, show, sync,
 };
 
 /// What a client sends in one write, and how far it then reads.
@@ -566,19 +566,6 @@ async fn extended_queries() {
         ),
     ];
     compare(&front().await, &stories).await;
-}
-
-/// A fast-path call with arguments and result as text (manual, section "Function Call").
-fn function_call(oid: u32, arguments: &[&str]) -> Vec<u8> {
-    let mut body = oid.to_be_bytes().to_vec();
-    body.extend([0, 0]);
-    body.extend((arguments.len() as u16).to_be_bytes());
-    for argument in arguments {
-        body.extend((argument.len() as u32).to_be_bytes());
-        body.extend(argument.as_bytes());
-    }
-    body.extend([0, 0]);
-    frame(b'F', &body)
 }
 
 #[tokio::test]
