@@ -17,6 +17,7 @@ mod pools;
 mod prepared;
 mod raw;
 mod readme;
+mod replication;
 mod settings;
 mod startup;
 mod streaming;
