@@ -1,5 +1,6 @@
 //! Everything that needs PostgreSQL, or a whole Causeway: one binary, a file per theme.
 
+mod abuse;
 mod admin;
 mod bad_input;
 mod cancel;
@@ -15,6 +16,7 @@ mod lab;
 mod monitor;
 mod pools;
 mod prepared;
+mod process;
 mod raw;
 mod readme;
 mod replication;
