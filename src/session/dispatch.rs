@@ -305,7 +305,7 @@ impl Upstream {
             )
         };
         self.server.status == TransactionStatus::Failed
-            && self.server.owed.is_empty()
+            && !self.server.owed.awaits_server()
             && !decision.effects.iter().any(ends)
     }
 

@@ -692,7 +692,9 @@ impl Speaker {
         let mut acts = Vec::new();
         match extended {
             true => {
-                let (name, portal) = (self.statement(), self.portal());
+                // A name that nothing else uses: whatever else stood behind such an Execute in its
+                // cycle would break the protocol.
+                let (name, portal) = ("copy", self.portal());
                 acts.push(Act::CloseStatement(name));
                 let sql = sql.to_owned();
                 acts.push(Act::Parse { name, sql });

@@ -47,6 +47,7 @@ pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
                 turn(vec![parse("s", one), Act::CloseStatement("s"), Act::Sync]),
                 say("BEGIN; SELECT 1/0"),
                 turn(vec![parse("s", one), Act::Sync]),
+                turn(vec![Act::CloseStatement("s"), parse("s", one), Act::Sync]),
                 say("ROLLBACK"),
                 turn(vec![bind("s", &["1"]), execute(), Act::Sync]),
                 turn(vec![
