@@ -440,7 +440,9 @@ const TRACES: &str = "SELECT concat_ws(' ', \
         WHERE from_sql OR name IN ('mine', 'theirs')), \
     (SELECT string_agg('listens ' || c, ',') FROM pg_listening_channels() c))";
 
-/// pgbench through the proxy until then; what it says. It fails if a transaction of its does.
+/// pgbench through the proxy until then, a thread for each client: one that prepares is deaf to
+/// those that hold a server, and one for all would wait for itself. Without the rows that all its
+/// clients wait for, each with a server; what it says. It fails if a transaction of its does.
 async fn pgbench(process: &Process, end: Instant) -> tokio::task::JoinHandle<String> {
     let port = process.address.port().to_string();
     let command = |arguments: &[&str]| {
@@ -457,7 +459,7 @@ async fn pgbench(process: &Process, end: Instant) -> tokio::task::JoinHandle<Str
     assert!(made.status.success(), "{made:?}");
     let seconds = (end - Instant::now()).as_secs().to_string();
     let mut run = command(&[
-        "-c", "20", "-j", "1", "-T", &seconds, "-M", "prepared", "-n",
+        "-c", "20", "-j", "20", "-T", &seconds, "-M", "prepared", "-n", "-N",
     ]);
     tokio::spawn(async move {
         let ran = run.output().await.unwrap();
