@@ -131,6 +131,12 @@ impl Owed {
         self.entries.is_empty()
     }
 
+    /// The server itself owes something: replies of our own do not count.
+    pub fn awaits_server(&self) -> bool {
+        let is_reply = |entry: &Entry| matches!(entry, Entry::Reply(..));
+        self.entries.iter().any(is_reply)
+    }
+
     /// The server takes COPY data.
     pub fn is_copying_in(&self) -> bool {
         self.copying == Copying::In

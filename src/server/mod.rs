@@ -219,7 +219,7 @@ impl Server {
 }
 
 /// The prepared statements that a server has, bounded: the least recently used makes room.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HeldStatements {
     held: LruCache<StatementId, (), foldhash::fast::RandomState>,
 }
@@ -271,7 +271,10 @@ pub type SqlStatements = HashMap<Box<str>, Arc<[u8]>>;
 /// A server with more of them than this goes no further than its session.
 pub const HELD_SQL_STATEMENTS: usize = 100;
 
+/// What the names of shared prepared statements begin with.
+pub const STATEMENT_PREFIX: &str = "causeway_";
+
 /// The name under which a shared prepared statement is known on servers.
 pub fn statement_name(id: StatementId) -> String {
-    format!("causeway_{id}")
+    format!("{STATEMENT_PREFIX}{id}")
 }

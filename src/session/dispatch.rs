@@ -11,7 +11,9 @@ use super::survey::{Plan, Step, What};
 use super::upstream::{Footprint, Upstream};
 use super::{LocalTransaction, Session};
 use crate::net::Buffer;
-use crate::protocol::frame::{HEADER, Target, bind_parts, cstring, frames, frontend, target};
+use crate::protocol::frame::{
+    HEADER, Target, bind_parts, cstring, frames, frontend, parse_parts, target,
+};
 use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::owed::{Fate, Request, StatementId, Synthetic};
 use crate::routing::{PrimaryReason, Role};
@@ -251,7 +253,12 @@ impl Session {
                 upstream.server.unnamed = Some(unnamed.tag);
             }
             What::ParseNew(statement) => {
-                if upstream.server.statements.touch(statement.id) {
+                if upstream.is_in_vain(&statement.classified.decision) {
+                    upstream.send_refused_parse(&statement.name, &statement.definition);
+                    if let Some((name, _)) = frame.get(HEADER..).and_then(cstring) {
+                        self.statements.close(name);
+                    }
+                } else if upstream.server.statements.touch(statement.id) {
                     upstream
                         .server
                         .owed
@@ -269,7 +276,10 @@ impl Session {
                 .push_synthetic(Synthetic::ParseComplete),
             What::ParseTaken(statement) => {
                 upstream.ensure(statement);
-                upstream.send_refused_parse(statement);
+                if let Some(parts) = frame.get(HEADER..).and_then(parse_parts) {
+                    self.statements.will_be_refused(statement.id, parts.name);
+                    upstream.send_refused_parse(&statement.name, parts.definition);
+                }
             }
             What::ParseTakenInSql => upstream.send(frame, Request::Parse(0)),
             What::BindUnnamed(unnamed) => {
@@ -282,7 +292,10 @@ impl Session {
                 upstream.send_bind(&statement.name, frame, step.size);
                 upstream.open_portal(portal_of(frame), &statement.classified.decision);
             }
-            What::BindUnknown => upstream.send(frame, Request::Bind),
+            What::BindUnknown => {
+                upstream.forget_unnamed();
+                upstream.send(frame, Request::Bind);
+            }
             What::BindShow(name) => {
                 upstream.prepare_show(name, &self.show(name).unwrap_or_default());
                 upstream.send_bind(SHOW_STATEMENT, frame, step.size);
@@ -299,7 +312,10 @@ impl Session {
                 upstream.ensure(statement);
                 upstream.send_describe(&statement.name);
             }
-            What::DescribeUnknown => upstream.send(frame, Request::DescribeStatement),
+            What::DescribeUnknown => {
+                upstream.forget_unnamed();
+                upstream.send(frame, Request::DescribeStatement);
+            }
             What::DescribePortal => upstream.send(frame, Request::DescribePortal),
             What::Execute => {
                 upstream.send(frame, Request::Execute);
@@ -321,6 +337,9 @@ impl Session {
 
     fn send_query(&mut self, upstream: &mut Upstream, decision: &Arc<Decision>, frame: &[u8]) {
         let ours = self.deallocates_ours(decision);
+        if decision.effects.iter().any(deallocates_all) {
+            upstream.deallocated = Some(upstream.server.statements.clone());
+        }
         upstream.anticipate(decision);
         match ours {
             Some(statement) => {
@@ -353,7 +372,6 @@ impl Upstream {
         }
         if decision.effects.iter().any(deallocates_all) {
             self.server.statements.clear();
-            self.server.sql_statements.clear();
         }
         self.ends_pins = true;
         self.effects.push_back((self.sending, Arc::clone(decision)));
@@ -369,6 +387,32 @@ impl Upstream {
         self.server.wire.output.extend(&out);
         self.server.owed.push(Request::Parse(0), Fate::Swallow);
         self.server.unnamed = Some(unnamed.tag);
+    }
+
+    /// The transaction has failed, and this does not end it: the server will say so.
+    fn is_in_vain(&self, decision: &Decision) -> bool {
+        let ends = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::Commit { .. }
+                    | Effect::Rollback { .. }
+                    | Effect::RollbackTo(_)
+                    | Effect::PrepareTransaction
+            )
+        };
+        self.server.status == TransactionStatus::Failed
+            && !self.server.owed.awaits_server()
+            && !decision.effects.iter().any(ends)
+    }
+
+    /// The client has no such statement. The server's unnamed one, if it has any, may be another
+    /// client's.
+    fn forget_unnamed(&mut self) {
+        let mut out = Vec::new();
+        message::put_close_statement(&mut out, "");
+        self.server.wire.output.extend(&out);
+        self.server.owed.push(Request::Close, Fate::Swallow);
+        self.server.unnamed = None;
     }
 
     /// Sends a message as it is; its reply goes to the client.
@@ -416,10 +460,11 @@ impl Upstream {
         }
     }
 
-    /// Parses what the server has already, so that it refuses. That takes nothing away from it.
-    fn send_refused_parse(&mut self, statement: &Statement) {
+    /// Parses under a name that the server has given already, so that it refuses. That takes
+    /// nothing away from it. What is wrong with the text itself, it says first.
+    fn send_refused_parse(&mut self, name: &str, definition: &[u8]) {
         let mut out = Vec::new();
-        message::put_parse(&mut out, statement.name.as_bytes(), &statement.definition);
+        message::put_parse(&mut out, name.as_bytes(), definition);
         self.send(&out, Request::Parse(0));
     }
 

@@ -169,10 +169,22 @@ impl Session {
         if let Some(plan) = self.plan.take() {
             self.forget_parses(&plan);
         }
+        self.forget_names(retained.bytes());
         let mut input = retained;
         input.extend(self.client.input.bytes());
         self.client.input = input;
         self.forget_retained();
+    }
+
+    /// The statements that a run has prepared will be prepared again by it.
+    fn forget_names(&mut self, retained: &[u8]) {
+        let parses = frames(retained).filter(|frame| frame.tag == frontend::PARSE);
+        for parts in parses.filter_map(|frame| parse_parts(frame.body())) {
+            let known = self.statements.get(parts.name);
+            if known.is_some_and(|known| *known.definition == *parts.definition) {
+                self.statements.close(parts.name);
+            }
+        }
     }
 
     fn learn_writes(&mut self, retained: &[u8]) {
@@ -288,7 +300,11 @@ impl Session {
         let Some(upstream) = self.upstream.take() else {
             return;
         };
-        let busy = upstream.owes_client();
+        // One that waits for the rest of a message or for COPY data runs nothing: no cancel request
+        // would end that, and the end of the connection does.
+        let waits =
+            upstream.server.owed.is_copying_in() || matches!(self.inflow, Inflow::Through(_));
+        let busy = upstream.owes_client() && !waits;
         self.cancel.slot().disarm();
         let server = upstream.server;
         if !busy {

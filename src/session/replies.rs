@@ -11,14 +11,14 @@ use super::relay::{Failure, Inflow};
 use super::upstream::{Afterwards, Cycle, Footprint, Partial, Refused, TransactionEnd, Upstream};
 use super::{LocalTransaction, Session};
 use crate::net::buffer::CHUNK;
-use crate::protocol::error::{SqlState, summary};
+use crate::protocol::error::{SqlState, spliced, summary};
 use crate::protocol::frame::{HEADER, Header, backend, parameter_status, single_value};
 use crate::protocol::message::{TransactionStatus, captured_lsn, shows_result};
 use crate::protocol::owed::{Fate, OutOfStep, Progress, Request};
 use crate::routing::{Lsn, Role};
-use crate::server::Reported;
 use crate::server::reported::is_of_the_node;
 use crate::server::settings::{DATESTYLE, quoted};
+use crate::server::{Reported, STATEMENT_PREFIX};
 use crate::sql::{Decision, Effect, PinReason};
 
 use super::preferences::PREFIX;
@@ -38,6 +38,8 @@ enum Verdict {
     /// Forward it: it shows something of a held run's result.
     Show,
     Drop,
+    /// Forward this in its place.
+    Replace(Vec<u8>),
     /// The replica has refused: drop it, and what has been forwarded of this run so far.
     TakeBack,
 }
@@ -141,6 +143,12 @@ impl Session {
                 }
                 Verdict::Drop => {
                     self.client.output.extend(&bytes[*run..*at]);
+                    *run = *at + there;
+                    Fate::Swallow
+                }
+                Verdict::Replace(other) => {
+                    self.client.output.extend(&bytes[*run..*at]);
+                    self.client.output.extend(&other);
                     *run = *at + there;
                     Fate::Swallow
                 }
@@ -272,10 +280,16 @@ impl Session {
     /// Takes back what is thought of requests that have failed or were skipped. A server's books
     /// are undone backwards: one cycle may give it a statement and take it away again.
     fn void(&mut self, upstream: &mut Upstream, requests: &[Request]) {
+        let mut names_changed = false;
         for request in requests {
             if let Request::Parse(id @ 1..) = request {
                 self.statements.void(*id);
+                names_changed = true;
             }
+        }
+        // What has been surveyed behind it may count on that statement: it is surveyed again.
+        if names_changed && let Some(plan) = self.plan.take() {
+            self.forget_parses(&plan);
         }
         for request in requests.iter().rev() {
             match request {
@@ -327,7 +341,29 @@ impl Session {
         } else {
             Cycle::Failed
         };
-        Ok(Verdict::Forward)
+        Ok(match self.in_the_client_s_words(said.code, frame) {
+            Some(error) => Verdict::Replace(error),
+            None => Verdict::Forward,
+        })
+    }
+
+    /// An ErrorResponse that names a prepared statement as the server knows it, with the client's
+    /// own name for it instead.
+    fn in_the_client_s_words(&mut self, code: SqlState, frame: &[u8]) -> Option<Vec<u8>> {
+        let about_statements = matches!(
+            code,
+            SqlState::INVALID_SQL_STATEMENT_NAME
+                | SqlState::DUPLICATE_PREPARED_STATEMENT
+                | SqlState::PROTOCOL_VIOLATION
+        );
+        let body = frame.get(HEADER..).filter(|_| about_statements)?;
+        let start = memchr::memmem::find(body, STATEMENT_PREFIX.as_bytes())?;
+        let number = &body[start + STATEMENT_PREFIX.len()..];
+        let digits = number.iter().take_while(|byte| byte.is_ascii_digit());
+        let number = &number[..digits.count()];
+        let id = std::str::from_utf8(number).ok()?.parse().ok()?;
+        let end = start + STATEMENT_PREFIX.len() + number.len();
+        Some(spliced(body, start..end, &self.statements.name_of(id)?))
     }
 
     fn ready(&mut self, upstream: &mut Upstream, fate: Fate, body: &[u8]) -> Result<(), Failure> {
@@ -391,6 +427,7 @@ impl Session {
         }
         upstream.receiving += 1;
         upstream.cycle = Cycle::Well;
+        upstream.deallocated = None;
         upstream.ends.clear();
         if status == TransactionStatus::Idle {
             upstream.portals.clear();
@@ -459,12 +496,20 @@ impl Session {
                     reason @ (PinReason::SqlPrepare | PinReason::Load | PinReason::Unknown),
                 ) if several => self.pin_to_server(*reason),
                 Effect::Prepare(_) if several => self.pin_to_server(PinReason::SqlPrepare),
-                effect if deallocates_all(effect) => upstream.afterwards = Afterwards::Discard,
+                effect if deallocates_all(effect) => match upstream.deallocated.take() {
+                    Some(statements) if !several => upstream.server.statements = statements,
+                    _ => upstream.afterwards = Afterwards::Discard,
+                },
                 _ => {}
             }
         }
         if is_torn(decision) || committed {
-            self.pin_to_server(PinReason::Unknown);
+            match upstream.role {
+                Role::Primary => self.pin_to_server(PinReason::Unknown),
+                // A READ ONLY transaction: a session cannot stay there. The server may differ from
+                // what is known of it.
+                Role::Replica => upstream.afterwards = Afterwards::Discard,
+            }
         }
     }
 
@@ -571,8 +616,8 @@ fn ends_transaction(effect: &Effect) -> bool {
     )
 }
 
-/// A text that failed, and that may have committed part of what it changed.
-fn is_torn(decision: &Decision) -> bool {
+/// A text that may have committed part of what it changed, should it fail.
+pub(super) fn is_torn(decision: &Decision) -> bool {
     let divides = |effect: &Effect| {
         matches!(
             effect,

@@ -132,6 +132,9 @@ pub struct ClientStatements {
     unnamed_count: u64,
     /// Named Parses that were sent and not yet answered, oldest first.
     unconfirmed: VecDeque<(StatementId, Box<[u8]>)>,
+    /// The name in a Parse that an error may yet be about, though the statement has another name or
+    /// none.
+    parsed: Option<(StatementId, Box<[u8]>)>,
 }
 
 /// The unnamed statement, kept so that it can follow the client to another server.
@@ -158,9 +161,7 @@ pub const MOST_STATEMENTS: usize = 10_000;
 pub enum Registered {
     /// The name is the statement's now.
     New(Arc<Statement>),
-    /// The name has this very definition already.
-    Same,
-    /// The name belongs to another statement: PostgreSQL refuses it.
+    /// The name belongs to a statement already: PostgreSQL refuses it, even if it is the same.
     Taken(Arc<Statement>),
 }
 
@@ -169,13 +170,28 @@ impl ClientStatements {
         self.named.get(name)
     }
 
+    /// The client's own name for a shared statement that an error is about: the one that was parsed
+    /// in vain, or one of those that the statement has.
+    pub fn name_of(&mut self, id: StatementId) -> Option<Box<[u8]>> {
+        if let Some((_, name)) = self.parsed.take_if(|(parsed, _)| *parsed == id) {
+            return Some(name);
+        }
+        let mut named = self.named.iter();
+        let (name, _) = named.find(|(_, statement)| statement.id == id)?;
+        Some(name.clone())
+    }
+
+    /// A Parse of a name that this statement has is on its way to be refused.
+    pub fn will_be_refused(&mut self, id: StatementId, name: &[u8]) {
+        self.parsed = Some((id, name.into()));
+    }
+
     pub fn unnamed(&self) -> Option<&Arc<Unnamed>> {
         self.unnamed.as_ref()
     }
 
     pub fn register(&mut self, name: &[u8], statement: Arc<Statement>) -> Registered {
         match self.named.get(name) {
-            Some(known) if known.id == statement.id => Registered::Same,
             Some(known) => Registered::Taken(Arc::clone(known)),
             None => {
                 self.named.insert(name.into(), Arc::clone(&statement));
@@ -313,7 +329,7 @@ impl ClientStatements {
             if self.named.get(name).is_some_and(|known| known.id == id) {
                 self.named.remove(name);
             }
-            self.unconfirmed.pop_front();
+            self.parsed = self.unconfirmed.pop_front();
         }
     }
 }
@@ -370,7 +386,7 @@ mod tests {
         client.sent(one.id, b"s");
         assert!(matches!(
             client.register(b"s", Arc::clone(&one)),
-            Registered::Same
+            Registered::Taken(_)
         ));
         assert!(matches!(
             client.register(b"s", Arc::clone(&two)),

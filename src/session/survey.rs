@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Session;
 use super::preferences::{self, PREFIX, stricter};
+use super::replies::is_torn;
 use super::statements::{MOST_STATEMENTS, Registered, Statement, Unnamed};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::frame::{
@@ -107,9 +108,9 @@ pub enum What {
     FunctionCall,
     ParseUnnamed(Arc<Unnamed>),
     ParseNew(Arc<Statement>),
-    /// The name has this very statement already.
+    /// Of `SHOW causeway.*`, which no server has to know.
     ParseKnown,
-    /// The name has another statement: the server that has that one refuses.
+    /// The name has a statement: the server that has that one refuses.
     ParseTaken(Arc<Statement>),
     /// SQL has prepared another statement of the name: the server that has that one refuses.
     ParseTakenInSql,
@@ -209,6 +210,10 @@ impl Session {
                 let text = body.strip_suffix(b"\0").ok_or_else(|| malformed("Query"))?;
                 let classified = self.services.classifier.classify(text);
                 self.account(&classified, plan);
+                // Should it fail, the session is pinned: that can be done on the primary only.
+                if is_torn(&classified.decision) {
+                    plan.class = plan.class.max(Class::PrimaryRead);
+                }
                 Ok(What::Query(classified.decision))
             }
             frontend::PARSE => self.survey_parse(body, plan),
@@ -291,7 +296,6 @@ impl Session {
                 What::ParseKnown
             }
             Registered::New(statement) => What::ParseNew(statement),
-            Registered::Same => What::ParseKnown,
             Registered::Taken(known) => What::ParseTaken(known),
         })
     }

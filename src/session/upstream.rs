@@ -10,6 +10,7 @@ use crate::pool::Lent;
 use crate::protocol::message::TransactionStatus;
 use crate::protocol::owed::Fate;
 use crate::routing::{Level, Lsn, NodeIndex, Role};
+use crate::server::HeldStatements;
 use crate::sql::{Decision, Effect};
 
 /// A lent server with the session's business on it.
@@ -34,6 +35,8 @@ pub struct Upstream {
     /// How fresh the node had to be for what it was chosen for; none if that needed no data.
     pub level: Option<Level>,
     pub afterwards: Afterwards,
+    /// What the server had prepared before a Query that deallocates all, and that may yet fail.
+    pub deallocated: Option<HeldStatements>,
     pub partial: Option<Partial>,
     pub footprint: Footprint,
     /// A position that was captured and that the next ReadyForQuery confirms.
@@ -122,6 +125,7 @@ impl Upstream {
             portals: Vec::new(),
             level,
             afterwards: Afterwards::Pool,
+            deallocated: None,
             partial: None,
             footprint: Footprint::None,
             captured: None,
