@@ -35,6 +35,8 @@ enum Verdict {
     /// Forward it: it shows something of a held run's result.
     Show,
     Drop,
+    /// Forward this message of ours in its place.
+    Instead(Vec<u8>),
     /// The replica has refused: drop it, and what has been forwarded of this run so far.
     TakeBack,
 }
@@ -140,6 +142,12 @@ impl Session {
                     *run = *at + there;
                     Fate::Swallow
                 }
+                Verdict::Instead(message) => {
+                    self.client.output.extend(&bytes[*run..*at]);
+                    self.client.output.extend(&message);
+                    *run = *at + there;
+                    Fate::Swallow
+                }
                 Verdict::TakeBack => {
                     if let Some(mark) = self.held_from {
                         self.client.output.truncate(mark);
@@ -187,7 +195,7 @@ impl Session {
         let body = frame.get(HEADER..).unwrap_or_default();
         match tag {
             backend::PARAMETER_STATUS => return Ok(self.parameter_changed(upstream, body)),
-            backend::NOTIFICATION_RESPONSE => return Ok(Verdict::Forward),
+            backend::NOTIFICATION_RESPONSE => return Ok(self.notified(upstream, frame)),
             backend::NOTICE_RESPONSE => {
                 return Ok(match upstream.server.owed.fate_of_notice() {
                     Fate::Forward => Verdict::Forward,
@@ -247,6 +255,19 @@ impl Session {
         } else {
             Verdict::Drop
         }
+    }
+
+    /// Who is notified of its own doing knows it by the process number, which for the client is the
+    /// one of its cancel key.
+    fn notified(&self, upstream: &Upstream, frame: &[u8]) -> Verdict {
+        let process = HEADER..HEADER + size_of::<u32>();
+        let own = upstream.server.cancel_target().key.pid.to_be_bytes();
+        if frame.get(process.clone()) != Some(&own[..]) {
+            return Verdict::Forward;
+        }
+        let mut message = frame.to_vec();
+        message[process].copy_from_slice(&self.cancel.pid().to_be_bytes());
+        Verdict::Instead(message)
     }
 
     /// A server that nothing was asked of says why it goes away.
@@ -494,6 +515,7 @@ fn is_looked_into(tag: u8) -> bool {
         backend::COMMAND_COMPLETE
             | backend::ERROR_RESPONSE
             | backend::FUNCTION_CALL_RESPONSE
+            | backend::NOTIFICATION_RESPONSE
             | backend::PARAMETER_STATUS
             | backend::READY_FOR_QUERY
     )
