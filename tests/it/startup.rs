@@ -7,6 +7,7 @@ use std::sync::Arc;
 use causeway::config::{ClientTls, Config, Secret, ServerTls, TlsMode, UserConfig};
 use causeway::lab::{APP_DATABASE, APP_USER, Lab, PASSWORD, SUPERUSER};
 use tokio::net::TcpStream;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -421,6 +422,21 @@ async fn a_replication_connection_goes_to_the_primary() {
     parameters[0].1 = APP_USER;
     let seen = raw.start(V3_0, &parameters, PASSWORD).await;
     assert_eq!(last(&seen), "E(28000)", "{seen:?}");
+}
+
+/// They ask `SHOW transaction_read_only`, which the replica that is near would answer with "on".
+#[tokio::test]
+async fn drivers_that_look_for_the_primary_find_it() {
+    let front = Front::small().await;
+    let client = front
+        .try_client(|config| {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        })
+        .await
+        .unwrap();
+    read_on_replica(&client, "SELECT 'found'", "found").await;
+    assert_eq!(ask(&client, "SHOW transaction_read_only").await, "off");
+    assert_eq!(ask(&client, "SHOW in_hot_standby").await, "off");
 }
 
 #[tokio::test]
