@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
 """Runs the test suites of drivers and frameworks directly and through Causeway, and compares test by test.
 
-    tests/drivers/run.py [SUITE...]         both sides, each with a fresh cluster: primary and replicas
+    tests/drivers/run.py [SUITE...]         the sides, each with a fresh cluster: primary and replicas
     tests/drivers/run.py URL [DRIVER...]    only our own cases, against any PostgreSQL or proxy
     tests/drivers/run.py --report           the table of the last runs again
 
-Not a check of the drivers: a test that fails on both sides is the same. What a difference is due to
-stands in differences.toml; one that stands there no more, or not yet, is an error. Ends with 0 if every
-difference has its reason there, with 1 if not, with 2 if a suite could not run.
+The sides are `direct`, and Causeway in transaction mode at `session` and, if asked for, at `strong`. Not a
+check of the drivers: a test that fails on all sides is the same. The reasons of differences stand in differences.toml.
+Ends with 0 if every difference has its reason there, with 1 if not, with 2 if a suite could not run.
 """
 
 import argparse
 import fnmatch
 import pathlib
+import signal
 import subprocess
 import sys
 import tomllib
@@ -22,7 +23,9 @@ from cluster import DEBUG_BUILD, Cluster  # noqa: E402
 from suites import PASSWORD, SUITES, WORK, Endpoint, own_cases  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-SIDES = ("direct", "causeway")
+# Directly, and through Causeway at two levels of consistency.
+SIDES = ("direct", "session", "strong")
+USUAL_SIDES = ("direct", "session")
 # SQLAlchemy, asyncpg and psycopg commit in two phases.
 SETTINGS = "max_prepared_transactions = 20\nmax_connections = 200\n"
 # tokio-postgres has a user for each way to prove it. Causeway asks all of its clients for SCRAM.
@@ -31,6 +34,8 @@ HBA = [f"host all {method}_user 127.0.0.1/32 {rule}"
 
 
 def main():
+    # Whoever stops us stops what we have started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     arguments = parse_arguments()
     if arguments.names and "://" in arguments.names[0]:
         return against_url(*arguments.names)
@@ -43,7 +48,7 @@ def main():
     if not arguments.report:
         for suite in suites:
             try:
-                run_both_sides(suite, arguments)
+                run_sides(suite, arguments)
             except (OSError, subprocess.SubprocessError, RuntimeError) as error:
                 failures.append(f"drivers: {suite.name}: {error}")
                 print(failures[-1], file=sys.stderr)
@@ -54,17 +59,17 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="SUITE", help=", ".join(suite.name for suite in SUITES))
     parser.add_argument("--replicas", type=int, default=1, choices=range(0, 4))
-    parser.add_argument("--consistency", default="session", choices=["strong", "session"])
-    parser.add_argument("--only", choices=SIDES, help="run this side only and compare with the other's last results")
+    parser.add_argument("--only", action="append", choices=SIDES,
+                        help="run this side only and compare with the last results of the others")
     parser.add_argument("--causeway", default=DEBUG_BUILD, type=pathlib.Path)
     parser.add_argument("--log", default="info", help="what Causeway logs; its log is kept with the results")
     parser.add_argument("--report", action="store_true", help="run nothing, print the table of the last runs")
     return parser.parse_args()
 
 
-def run_both_sides(suite, arguments):
+def run_sides(suite, arguments):
     suite.prepare()
-    for side in [arguments.only] if arguments.only else SIDES:
+    for side in arguments.only or USUAL_SIDES:
         print(f"running {suite.name} {side}", file=sys.stderr, flush=True)
         results = results_of(suite, side)
         results.mkdir(parents=True, exist_ok=True)
@@ -88,13 +93,13 @@ def endpoint(cluster, suite, side, arguments):
     port = cluster.start_primary()
     for database, statements in suite.layout.items():
         cluster.run_sql(database, *statements)
-    if side == "causeway":
+    if side != "direct":
         for _ in range(arguments.replicas):
             cluster.add_replica()
         users = cluster.scratch / "causeway.toml"
         users.write_text("".join(f'[[users]]\nname = "{name}"\npassword = "{password}"\n'
                                  for name, password in suite.users.items()))
-        port = cluster.start_causeway("--config", users, "--consistency", arguments.consistency,
+        port = cluster.start_causeway("--config", users, "--consistency", side,
                                       "--log", arguments.log, program=arguments.causeway)
     return Endpoint(port, cluster.client_environment())
 
@@ -114,27 +119,33 @@ def against_url(url, *drivers):
 
 
 def report(suites):
-    """Prints the table and the differences. 1 if one of them has no reason, or a reason has no difference."""
+    """Prints the table and the differences. 1 if a difference has no reason."""
     reasons = tomllib.loads((HERE / "differences.toml").read_text())["difference"]
-    print(f"{'suite':<26} {'tests':>6} {'passed direct':>14} {'through Causeway':>17} {'skipped':>8} {'differ':>7}")
+    print(f"{'suite':<22} {'tests':>6} {'passed direct':>14} {'at session':>11} {'at strong':>10} {'differ':>7}")
     listed, unexplained = [], 0
     for suite in suites:
-        direct, causeway = (outcomes_of(suite, side) for side in SIDES)
-        if direct is None or causeway is None:
-            continue
-        differing = {test: (direct.get(test, MISSING), causeway.get(test, MISSING))
-                     for test in sorted(direct.keys() | causeway.keys())
-                     if direct.get(test, MISSING)[0] != causeway.get(test, MISSING)[0]}
-        print(f"{suite.name:<26} {len(direct.keys() | causeway.keys()):>6} {count(direct, 'passed'):>14} "
-              f"{count(causeway, 'passed'):>17} {count(causeway, 'skipped'):>8} {len(differing):>7}")
-        own_reasons = [reason for reason in reasons if fnmatch.fnmatchcase(suite.name, reason["suite"])]
-        for test, (one, other) in differing.items():
-            why = next((reason["why"] for reason in own_reasons if fnmatch.fnmatchcase(test, reason["test"])), None)
+        sides = {side: outcomes for side in SIDES if (outcomes := outcomes_of(suite, side))}
+        tests = sorted(set().union(*sides.values()))
+        passed = {side: sum(outcome == "passed" for outcome, _ in outcomes.values())
+                  for side, outcomes in sides.items()}
+        differing = [test for test in tests
+                     if len({outcomes.get(test, MISSING)[0] for outcomes in sides.values()}) > 1]
+        print(f"{suite.name:<22} {len(tests):>6} {passed.get('direct', '-'):>14} {passed.get('session', '-'):>11} "
+              f"{passed.get('strong', '-'):>10} {len(differing):>7}")
+        for test in differing:
+            why = reason_for(suite, test, reasons)
             unexplained += why is None
-            listed.append(f"{suite.name}  {test}\n    {one[0]} direct, {other[0]} through Causeway: "
-                          f"{why or 'NO REASON KNOWN: ' + (other[1] or one[1])}")
+            words = [f"{outcomes.get(test, MISSING)[0]} {side}" for side, outcomes in sides.items()]
+            said = [outcomes.get(test, MISSING)[1] for outcomes in sides.values()]
+            listed.append(f"{suite.name}  {test}\n    {', '.join(words)}: "
+                          f"{why or 'NO REASON KNOWN: ' + next(filter(None, said), '')}")
     print("\n" + "\n".join(listed) if listed else "\nno differences")
     return 1 if unexplained else 0
+
+
+def reason_for(suite, test, reasons):
+    return next((reason["why"] for reason in reasons if fnmatch.fnmatchcase(suite.name, reason["suite"])
+                 and any(test == name or fnmatch.fnmatchcase(test, name) for name in reason["tests"])), None)
 
 
 MISSING = ("missing", "")
@@ -150,10 +161,6 @@ def outcomes_of(suite, side):
 
 def results_of(suite, side):
     return WORK / "results" / suite.name / side
-
-
-def count(outcomes, wanted):
-    return sum(outcome == wanted for outcome, _ in outcomes.values())
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ def own_cases(drivers=()):
 
 
 SUITES = [*own_cases(), Asyncpg(), Psycopg2(), TokioPostgres(), Sqlalchemy("psycopg"), Sqlalchemy("asyncpg"),
-          Sqlalchemy("psycopg2"), Django()]
+          Django()]
 NODE_PACKAGES = ["pg@8.23.1", "pg-cursor@2.22.0", "pg-copy-streams@7.0.0", "postgres@3.4.9"]
 
 
