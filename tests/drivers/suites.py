@@ -112,13 +112,9 @@ class Django(Suite):
     name = "django"
     version = "5.2.19"
     parts = """
-        aggregation aggregation_regress annotations async backends basic bulk_create cache composite_pk constraints
-        contenttypes_tests custom_columns custom_lookups custom_pk datatypes dates datetimes db_functions db_typecasts
-        db_utils defer delete distinct_on_fields expressions expressions_case expressions_window extra_regress
-        field_defaults fixtures force_insert_update foreign_object from_db_value get_or_create indexes inspectdb
-        introspection lookup many_to_many migrations model_fields model_inheritance null_queries ordering or_lookups
-        postgres_tests prefetch_related queries raw_query schema select_for_update select_related serializers
-        test_utils timezones transaction_hooks transactions update validation xor_lookups
+        aggregation annotations async backends bulk_create constraints delete distinct_on_fields expressions
+        get_or_create indexes inspectdb introspection lookup model_fields postgres_tests queries raw_query schema
+        select_for_update transaction_hooks transactions update
     """.split()
 
     def prepare(self):
