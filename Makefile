@@ -38,9 +38,10 @@ ci: setup ## All that must hold before a change is merged
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --no-deps --document-private-items
 
 .PHONY: drivers
-drivers: ## Test real drivers: make drivers ARGS=postgres://... (any PostgreSQL or proxy)
+drivers: setup ## The suites of drivers and frameworks, directly and through the proxy, compared
 	@.ci/setup drivers
-	tests/drivers/run.sh $(ARGS)
+	$(CARGO) build
+	tests/drivers/run.py $(ARGS)
 
 .PHONY: bench
 bench: ## Compare with PgBouncer on this machine

@@ -298,8 +298,13 @@ impl House {
     async fn log_in(self: &Arc<House>, tcp: TcpStream, peer: SocketAddr) -> Option<Guest> {
         let (mut wire, startup) = match greet(tcp, self.tls.as_ref()).await {
             Ok(Arrival::Startup(wire, startup)) => (wire, startup),
-            Ok(Arrival::Cancel { pid, secret }) => {
+            Ok(Arrival::Cancel {
+                pid,
+                secret,
+                connection,
+            }) => {
                 self.services.cancels.cancel(pid, &secret).await;
+                drop(connection);
                 return None;
             }
             Ok(Arrival::Silent) => return None,

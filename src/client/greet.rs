@@ -26,8 +26,13 @@ pub struct ClientTls {
 pub enum Arrival {
     /// A client that wants to log in.
     Startup(Wire, Startup),
-    /// A request to cancel what the client with this key runs.
-    Cancel { pid: u32, secret: Vec<u8> },
+    /// A request to cancel what the client with this key runs. The end of its connection is the
+    /// answer: drivers wait for it before they send anything that must not be cancelled.
+    Cancel {
+        pid: u32,
+        secret: Vec<u8>,
+        connection: Wire,
+    },
     /// It closed before it said anything.
     Silent,
 }
@@ -82,7 +87,11 @@ pub async fn greet(tcp: TcpStream, tls: Option<&ClientTls>) -> Result<Arrival, G
                 say(&mut wire, b"N").await?;
             }
             (FirstPacket::Cancel { pid, secret }, _) => {
-                return Ok(Arrival::Cancel { pid, secret });
+                return Ok(Arrival::Cancel {
+                    pid,
+                    secret,
+                    connection: wire,
+                });
             }
             (FirstPacket::Startup(_), Some(tls)) if tls.required && !encrypted => {
                 let fault = Fault::fatal(SqlState::INVALID_AUTHORIZATION, "TLS is required")

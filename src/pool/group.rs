@@ -16,8 +16,18 @@ use crate::server::{Credential, Dialer, Reported, Settings};
 /// The pools of all nodes for one database and user. A session finds its group once, at log-in.
 pub struct Group {
     pools: Vec<Arc<Pool>>,
-    /// What clients with these start-up settings are told at log-in.
-    welcomes: Mutex<LruCache<String, (Settings, Reported)>>,
+    /// By start-up settings.
+    welcomes: Mutex<LruCache<String, Told>>,
+}
+
+/// What clients with these start-up settings are told at log-in. They share the settings, which
+/// makes comparing them cheap.
+#[derive(Clone)]
+pub struct Told {
+    pub settings: Settings,
+    pub reported: Reported,
+    /// Whole messages.
+    pub notices: Arc<[u8]>,
 }
 
 /// So many different sets of start-up settings are remembered per group.
@@ -32,16 +42,15 @@ impl Group {
         &self.pools
     }
 
-    /// What an earlier client with the same start-up settings was told, and those settings: the
-    /// two then share them, which makes comparing them cheap.
-    pub fn welcome(&self, settings: &Settings) -> Option<(Settings, Reported)> {
+    /// What an earlier client with the same start-up settings was told.
+    pub fn told(&self, settings: &Settings) -> Option<Told> {
         let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
         welcomes.get(&key(settings)).cloned()
     }
 
-    pub fn remember_welcome(&self, settings: &Settings, reported: Reported) {
+    pub fn remember(&self, told: Told) {
         let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        welcomes.put(key(settings), (settings.clone(), reported));
+        welcomes.put(key(&told.settings), told);
     }
 }
 

@@ -4,7 +4,7 @@
 mod group;
 mod slots;
 
-pub use group::{Group, Pools};
+pub use group::{Group, Pools, Told};
 pub use slots::NodeSlots;
 
 use std::collections::VecDeque;

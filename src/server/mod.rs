@@ -131,8 +131,8 @@ impl Server {
     }
 
     /// Runs SQL of our own, outside of any session, and waits for its end. The server must be at
-    /// rest.
-    pub async fn run(&mut self, sql: &str) -> Result<(), RunError> {
+    /// rest. Gives the notices that came with it, as they came.
+    pub async fn run(&mut self, sql: &str) -> Result<Vec<u8>, RunError> {
         let mut query = Vec::new();
         message::put_query(&mut query, sql);
         self.wire.output.extend(&query);
@@ -147,7 +147,8 @@ impl Server {
         message::put_sync(&mut sync);
         self.wire.output.extend(&sync);
         self.owed.push(Request::Sync, Fate::Swallow);
-        self.wait_until_ready().await
+        self.wait_until_ready().await?;
+        Ok(())
     }
 
     /// Sends what is left and drops all that comes, until that ends with ReadyForQuery or the server
@@ -166,9 +167,10 @@ impl Server {
         }
     }
 
-    async fn wait_until_ready(&mut self) -> Result<(), RunError> {
+    async fn wait_until_ready(&mut self) -> Result<Vec<u8>, RunError> {
         self.wire.flush().await?;
-        let mut outcome = Ok(());
+        let mut notices = Vec::new();
+        let mut refused = None;
         while !self.owed.is_at_rest() {
             if self.wire.fill().await? == 0 {
                 return Err(RunError::Io(io::ErrorKind::UnexpectedEof.into()));
@@ -180,14 +182,15 @@ impl Server {
                             self.reported.update(name, value);
                         }
                     }
-                    backend::NOTICE_RESPONSE | backend::NOTIFICATION_RESPONSE => {}
+                    backend::NOTICE_RESPONSE => notices.extend_from_slice(frame.bytes),
+                    backend::NOTIFICATION_RESPONSE => {}
                     tag => {
                         let body = frame.body();
                         self.owed.receive(tag, |_| {})?;
                         if tag == backend::ERROR_RESPONSE {
                             let said = summary(body);
                             let message = String::from_utf8_lossy(said.message).into_owned();
-                            outcome = Err(RunError::Refused {
+                            refused = Some(RunError::Refused {
                                 code: said.code,
                                 message,
                             });
@@ -203,7 +206,7 @@ impl Server {
                 self.wire.input.consume(size);
             }
         }
-        outcome
+        refused.map_or(Ok(notices), Err)
     }
 
     /// Says Terminate and closes, without minding whether the other side still listens.

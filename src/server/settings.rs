@@ -70,9 +70,12 @@ impl Settings {
         }
         let mut sql = String::new();
         let changed = |name: &str| self.get(name) != wanted.get(name);
+        let names = || self.iter().chain(wanted.iter()).map(|(name, _)| name);
+        // A setting that only the one may make who has logged in is made, and undone, by nobody else.
+        let becomes_again = names().any(|name| !IDENTITY.contains(&name) && changed(name))
+            || changed(SESSION_AUTHORIZATION);
         for name in IDENTITY.iter().rev() {
-            let lower_changes = *name == ROLE && changed(SESSION_AUTHORIZATION);
-            if self.get(name).is_some() && (changed(name) || lower_changes) {
+            if self.get(name).is_some() && (changed(name) || becomes_again) {
                 push_reset(&mut sql, name);
             }
         }
@@ -92,7 +95,7 @@ impl Settings {
         }
         for name in IDENTITY {
             if let Some(value) = wanted.get(name)
-                && (changed(name) || changed(SESSION_AUTHORIZATION))
+                && (changed(name) || becomes_again)
             {
                 push_set(&mut sql, name, value);
             }
@@ -241,6 +244,19 @@ mod tests {
                 &[("role", "r"), ("session_authorization", "s")],
                 &[("role", "r")],
                 Some("RESET \"role\";RESET \"session_authorization\";SET \"role\" TO r;"),
+            ),
+            (
+                &[("role", "r")],
+                &[("a", "1"), ("role", "r")],
+                Some("RESET \"role\";SET \"a\" TO 1;SET \"role\" TO r;"),
+            ),
+            (
+                &[("a", "1"), ("session_authorization", "s")],
+                &[("session_authorization", "s")],
+                Some(
+                    "RESET \"session_authorization\";RESET \"a\";\
+                     SET \"session_authorization\" TO s;",
+                ),
             ),
         ];
         for (from, to, expected) in table {

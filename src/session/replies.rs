@@ -199,11 +199,7 @@ impl Session {
         let body = frame.get(HEADER..).unwrap_or_default();
         match tag {
             backend::PARAMETER_STATUS => return Ok(self.parameter_changed(upstream, body)),
-            backend::NOTIFICATION_RESPONSE => {
-                // Who is told of something looks for it next.
-                self.floor.raise_to_primary_after(Instant::now());
-                return Ok(Verdict::Forward);
-            }
+            backend::NOTIFICATION_RESPONSE => return Ok(self.notified(upstream, frame)),
             backend::NOTICE_RESPONSE => {
                 return Ok(match upstream.server.owed.next_fate() {
                     Fate::Forward => Verdict::Forward,
@@ -265,6 +261,21 @@ impl Session {
         } else {
             Verdict::Drop
         }
+    }
+
+    /// Who is notified of its own doing knows it by the process number, which for the client is the
+    /// one of its cancel key.
+    /// Whoever is notified by another looks next for what it has been told of.
+    fn notified(&mut self, upstream: &Upstream, frame: &[u8]) -> Verdict {
+        let process = HEADER..HEADER + size_of::<u32>();
+        let own = upstream.server.cancel_target().key.pid.to_be_bytes();
+        if frame.get(process.clone()) != Some(&own[..]) {
+            self.floor.raise_to_primary_after(Instant::now());
+            return Verdict::Forward;
+        }
+        let mut message = frame.to_vec();
+        message[process].copy_from_slice(&self.cancel.pid().to_be_bytes());
+        Verdict::Replace(message)
     }
 
     /// A server that nothing was asked of says why it goes away.
@@ -598,6 +609,7 @@ fn is_looked_into(tag: u8, fate: Fate) -> bool {
         backend::COMMAND_COMPLETE
         | backend::ERROR_RESPONSE
         | backend::FUNCTION_CALL_RESPONSE
+        | backend::NOTIFICATION_RESPONSE
         | backend::PARAMETER_STATUS
         | backend::READY_FOR_QUERY => true,
         backend::DATA_ROW => fate == Fate::Holdings,

@@ -8,11 +8,11 @@ use super::preferences::{self, PREFIX};
 use super::route::{nearest_up, no_primary};
 use super::{Registration, Services};
 use crate::net::Wire;
-use crate::pool::{CheckoutError, Group, Lent};
+use crate::pool::{CheckoutError, Group, Lent, Told};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::startup::{Startup, option_settings};
-use crate::routing::NodeSet;
+use crate::routing::{NodeSet, Role};
 use crate::server::settings::{list_constant, quoted};
 use crate::server::{DialError, Reported, RunError, Settings};
 
@@ -33,18 +33,22 @@ pub async fn welcome(
     client: &mut Wire,
 ) -> Result<Welcome, Fault> {
     let (settings, wishes) = startup_settings(startup)?;
-    let (settings, reported) = match group.welcome(&settings) {
-        Some(known) => known,
+    let Told {
+        settings,
+        reported,
+        notices,
+    } = match group.told(&settings) {
+        Some(told) => told,
         None => {
-            let reported = try_settings(services, group, &settings).await?;
-            group.remember_welcome(&settings, reported.clone());
-            (settings, reported)
+            let told = try_settings(services, group, settings).await?;
+            group.remember(told.clone());
+            told
         }
     };
     if let Some(primary) = services.feed.topology().primary {
         group.pool(primary).warm();
     }
-    let mut out = Vec::new();
+    let mut out = notices.to_vec();
     for (name, value) in reported.iter() {
         message::put_parameter_status(&mut out, name, value);
     }
@@ -85,27 +89,46 @@ fn startup_settings(startup: &Startup) -> Result<(Settings, Settings), Fault> {
     Ok((settings, wishes))
 }
 
-/// Applies the settings to a server of the nearest node and gives what it reports then.
+/// Applies the settings to a server of the nearest node and gives what it says and reports then.
 async fn try_settings(
     services: &Services,
     group: &Group,
-    settings: &Settings,
-) -> Result<Reported, Fault> {
-    let mut server = nearest_server(services, group, settings).await?;
+    settings: Settings,
+) -> Result<Told, Fault> {
+    let (server, role) = nearest_server(services, group, &settings).await?;
+    let primary = services.feed.topology().primary;
+    let outcome = match (apply(server, &settings).await, role, primary) {
+        // It may not have a role yet that the primary has.
+        (Err(RunError::Refused { .. }), Role::Replica, Some(primary)) => {
+            let server = group.pool(primary).checkout(&settings).await;
+            apply(server.map_err(|error| no_server(&error))?, &settings).await
+        }
+        (outcome, ..) => outcome,
+    };
+    let (reported, notices) = outcome.map_err(|error| match error {
+        RunError::Refused { code, message } => Fault::verbatim(Severity::Fatal, code, message),
+        other => Fault::fatal(SqlState::CONNECTION_FAILURE, other.to_string()),
+    })?;
+    Ok(Told {
+        settings,
+        reported,
+        notices: notices.into(),
+    })
+}
+
+async fn apply(mut server: Lent, settings: &Settings) -> Result<(Reported, Vec<u8>), RunError> {
+    let mut notices = Vec::new();
     if let Some(difference) = server.settings.statements_to(settings) {
-        let outcome = server.run(&format!("BEGIN;{difference}COMMIT")).await;
-        if let Err(error) = outcome {
-            server.discard();
-            return Err(match error {
-                RunError::Refused { code, message } => {
-                    Fault::verbatim(Severity::Fatal, code, message)
-                }
-                other => Fault::fatal(SqlState::CONNECTION_FAILURE, other.to_string()),
-            });
+        match server.run(&format!("BEGIN;{difference}COMMIT")).await {
+            Ok(said) => notices = said,
+            Err(error) => {
+                server.discard();
+                return Err(error);
+            }
         }
         server.settings = settings.clone();
     }
-    Ok(server.reported.as_seen_by_clients())
+    Ok((server.reported.as_seen_by_clients(), notices))
 }
 
 /// A server of the nearest node that gives one.
@@ -113,29 +136,32 @@ async fn nearest_server(
     services: &Services,
     group: &Group,
     settings: &Settings,
-) -> Result<Lent, Fault> {
+) -> Result<(Lent, Role), Fault> {
     let mut exclude = NodeSet::EMPTY;
     let mut refusal = None;
     loop {
         let nearest = nearest_up(&services.feed.topology(), exclude, group);
-        let node = match (nearest, refusal) {
-            (Some((node, _)), _) => node,
+        let (node, role) = match (nearest, refusal) {
+            (Some(nearest), _) => nearest,
             (None, Some(fault)) => return Err(fault),
             (None, None) => {
                 let patience = services.options.failover_wait;
                 let primary = services.feed.primary_within(patience).await;
-                primary.ok_or_else(|| no_primary(&services.feed.topology()).into_fatal())?
+                let primary =
+                    primary.ok_or_else(|| no_primary(&services.feed.topology()).into_fatal())?;
+                (primary, Role::Primary)
             }
         };
         let error = match group.pool(node).checkout(settings).await {
-            Ok(server) => return Ok(server),
+            Ok(server) => return Ok((server, role)),
             Err(error) => error,
         };
-        let of_the_node = matches!(&error, CheckoutError::Dial(dial) if dial.is_of_the_node());
-        if !of_the_node {
-            return Err(no_server(&error));
+        match (&error, role) {
+            (CheckoutError::Dial(dial), _) if dial.is_of_the_node() => services.feed.suspect(node),
+            // It may not have the user or the database yet.
+            (CheckoutError::Dial(_), Role::Replica) => {}
+            _ => return Err(no_server(&error)),
         }
-        services.feed.suspect(node);
         exclude = exclude.with(node);
         refusal = Some(no_server(&error));
     }

@@ -50,9 +50,17 @@ pub(super) fn reset(mut reader: Reader) -> Part {
 pub(super) fn show(mut reader: Reader) -> Part {
     reader.next();
     match named_setting(&mut reader) {
+        Some(name) if reader.at_end() && tells_the_role(&name) => {
+            Part::new(Class::PrimaryRead, format!("SHOW {name} is about one node"))
+        }
         Some(name) if reader.at_end() => Part::anywhere("SHOW", Effect::Show(name.into())),
         _ => Part::new(Class::PrimaryRead, "an unknown SHOW"),
     }
+}
+
+/// Drivers ask these to find the primary (`target_session_attrs`): clients see one.
+fn tells_the_role(setting: &str) -> bool {
+    matches!(setting, "transaction_read_only" | "in_hot_standby")
 }
 
 /// The name of a setting as SQL, each part quoted: safe whatever keyword it holds.

@@ -259,6 +259,8 @@ fn answers_of_the_primary_only() {
     assert_class(
         PrimaryRead,
         &[
+            "SHOW transaction_read_only",
+            "show \"in_hot_standby\"",
             "SELECT pg_is_in_recovery()",
             "SELECT * FROM pg_stat_activity",
             "SELECT * FROM pg_catalog.pg_stat_replication",

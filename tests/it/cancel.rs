@@ -87,6 +87,22 @@ async fn a_cancel_of_nothing_hits_nobody() {
     }
 }
 
+/// libpq and asyncpg wait for the end of the cancel request's connection and then go on.
+#[tokio::test]
+async fn a_cancel_that_has_been_answered_has_arrived() {
+    let front = Front::small().await;
+    let mut raw = front.raw().await;
+    raw.query("BEGIN; SELECT txid_current()").await;
+    for round in 0..20 {
+        raw::cancel(front.address(), raw.pid, &raw.secret).await;
+        assert_eq!(
+            raw.query("SELECT 1 FROM pg_sleep(0.02)").await,
+            "T D(1) C(SELECT 1) Z(T)",
+            "{round}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn cancels_in_a_storm_hit_only_their_own_client() {
     let front = Front::with(|config| config.pool.size = 2).await;

@@ -394,6 +394,40 @@ async fn another_session_user_ends_the_role_on_every_server() {
 }
 
 #[tokio::test]
+async fn what_the_superuser_has_set_stays_set_for_another_session_user() {
+    let front = Front::with(|config| config.pool.size = 1).await;
+    let admin = front.admin().await;
+    admin.batch_execute("CREATE ROLE low_role").await.unwrap();
+    front.lab.wait_caught_up("eu-west").await.unwrap();
+    let client = front
+        .try_client(|config| {
+            config.user(SUPERUSER);
+        })
+        .await
+        .unwrap();
+    let sql = "SELECT concat_ws('/', current_user, current_setting('lo_compat_privileges'), txid_current() > 0)";
+    client
+        .batch_execute("SET SESSION AUTHORIZATION low_role")
+        .await
+        .unwrap();
+    assert_eq!(ask(&client, sql).await, "low_role/off/t");
+    for (statement, expected) in [
+        ("SET lo_compat_privileges TO on", "low_role/on/t"),
+        ("RESET lo_compat_privileges", "low_role/off/t"),
+    ] {
+        // These run on the replica: the primary's server is low_role all the while, who may not do that.
+        for statement in [
+            "RESET SESSION AUTHORIZATION",
+            statement,
+            "SET SESSION AUTHORIZATION low_role",
+        ] {
+            client.batch_execute(statement).await.unwrap();
+        }
+        assert_eq!(ask(&client, sql).await, expected);
+    }
+}
+
+#[tokio::test]
 async fn half_a_date_style_keeps_the_session_s_other_half() {
     let front = Front::with(|config| config.pool.size = 1).await;
     let (client, other) = (front.client().await, front.client().await);

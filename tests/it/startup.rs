@@ -7,6 +7,7 @@ use std::sync::Arc;
 use causeway::config::{ClientTls, Config, Secret, ServerTls, TlsMode, UserConfig};
 use causeway::lab::{APP_DATABASE, APP_USER, Lab, PASSWORD, SUPERUSER};
 use tokio::net::TcpStream;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -73,6 +74,7 @@ async fn protocol_versions_are_negotiated() {
 async fn clients_are_told_the_primary_s_parameters() {
     let front = Front::small().await;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, front.primary().port()));
+    let too_long = "x".repeat(65);
     for parameters in [
         LOG_IN.to_vec(),
         [
@@ -86,19 +88,24 @@ async fn clients_are_told_the_primary_s_parameters() {
         ]
         .concat(),
         [&LOG_IN[..], &[("client_encoding", "LATIN1")]].concat(),
+        // Told with a notice.
+        [&LOG_IN[..], &[("application_name", &too_long)]].concat(),
     ] {
         let mut direct = Raw::connect(address).await;
-        let mut raw = Raw::connect(front.address()).await;
         let sorted = |greeting: Vec<Message>| {
             let mut shown: Vec<String> = greeting.iter().map(Message::to_string).collect();
-            shown.retain(|text| text.starts_with("S("));
+            shown.retain(|text| text.starts_with(['S', 'N']));
             shown.sort();
             shown
         };
         let expected = sorted(direct.start(V3_0, &parameters, PASSWORD).await);
-        let seen = sorted(raw.start(V3_0, &parameters, PASSWORD).await);
         assert!(expected.len() > 10);
-        assert_eq!(seen, expected, "{parameters:?}");
+        // The second client is told what the first one was.
+        for _ in 0..2 {
+            let mut raw = Raw::connect(front.address()).await;
+            let seen = sorted(raw.start(V3_0, &parameters, PASSWORD).await);
+            assert_eq!(seen, expected, "{parameters:?}");
+        }
     }
 }
 
@@ -421,6 +428,51 @@ async fn a_replication_connection_goes_to_the_primary() {
     parameters[0].1 = APP_USER;
     let seen = raw.start(V3_0, &parameters, PASSWORD).await;
     assert_eq!(last(&seen), "E(28000)", "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_log_in_needs_nothing_that_the_replica_does_not_have_yet() {
+    let front = Front::small().await;
+    let replica = front.lab.node("eu-west");
+    replica.pause_replay().await.unwrap();
+    let admin = front.admin().await;
+    for statement in ["CREATE DATABASE newborn", "CREATE ROLE newcomer"] {
+        admin.batch_execute(statement).await.unwrap();
+    }
+    let client = front
+        .try_client(|config| {
+            config
+                .user(SUPERUSER)
+                .dbname("newborn")
+                .options("-c role=newcomer");
+        })
+        .await
+        .unwrap();
+    let sql = "SELECT current_database() || '/' || current_user";
+    assert_eq!(ask(&client, sql).await, "newborn/newcomer");
+    let client = front
+        .try_client(|config| {
+            config.user(SUPERUSER).options("-c role=newcomer");
+        })
+        .await
+        .unwrap();
+    assert_eq!(ask(&client, "SELECT current_user").await, "newcomer");
+    replica.resume_replay().await.unwrap();
+}
+
+/// They ask `SHOW transaction_read_only`, which the replica that is near would answer with "on".
+#[tokio::test]
+async fn drivers_that_look_for_the_primary_find_it() {
+    let front = Front::small().await;
+    let client = front
+        .try_client(|config| {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        })
+        .await
+        .unwrap();
+    read_on_replica(&client, "SELECT 'found'", "found").await;
+    assert_eq!(ask(&client, "SHOW transaction_read_only").await, "off");
+    assert_eq!(ask(&client, "SHOW in_hot_standby").await, "off");
 }
 
 #[tokio::test]

@@ -212,6 +212,35 @@ async fn simple_queries() {
     compare(&front().await, &stories).await;
 }
 
+/// libpq's `be_pid` and `PQbackendPID()`, by which a client knows its own notifications.
+#[tokio::test]
+async fn a_notification_tells_whose_it_is() {
+    let front = front().await;
+    let (mut raw, mut other) = (front.raw().await, front.raw().await);
+    raw.query("LISTEN bell").await;
+    raw.send(&query("NOTIFY bell, 'own'")).await;
+    let seen = raw.until_ready().await;
+    let own = seen.iter().find(|message| message.tag == b'A').unwrap();
+    assert_eq!(own.body, notification(raw.pid, "own"));
+    let told = other
+        .query("SELECT pg_backend_pid(); NOTIFY bell, 'other'")
+        .await;
+    let server = told.split("D(").nth(1).unwrap();
+    let server = server.split(')').next().unwrap().parse().unwrap();
+    let foreign = raw.next().await.unwrap();
+    assert_eq!(foreign.body, notification(server, "other"), "{told}");
+}
+
+fn notification(process: u32, payload: &str) -> Vec<u8> {
+    [
+        &process.to_be_bytes()[..],
+        b"bell\0",
+        payload.as_bytes(),
+        b"\0",
+    ]
+    .concat()
+}
+
 #[tokio::test]
 async fn transactions() {
     let stories: Vec<(&str, &str, &[&str])> = vec![

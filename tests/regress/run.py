@@ -16,27 +16,18 @@ import difflib
 import os
 import pathlib
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from cluster import DEBUG_BUILD, ROOT, Cluster, clean_environment, pg_config  # noqa: E402
+
 WORK = ROOT / "target" / "regress"
 PASSWORD = "regress"
 TEST_TIMEOUT_SECONDS = 120
-START_TIMEOUT_SECONDS = 60
-# As pg_regress does for its temporary instance, and what makes the runs quick.
-SETTINGS = """
-listen_addresses = '127.0.0.1'
-unix_socket_directories = ''
-max_prepared_transactions = 2
-fsync = off
-full_page_writes = off
-"""
+# As pg_regress does for its temporary instance.
+SETTINGS = "max_prepared_transactions = 2\n"
 DATABASE_SETTINGS = {
     "lc_messages": "C",
     "lc_monetary": "C",
@@ -76,18 +67,19 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tests", nargs="*", help="only these tests of the schedule, behind test_setup")
     parser.add_argument("--replicas", type=int, default=0, choices=range(0, 4))
+    parser.add_argument("--consistency", default="session", choices=["strong", "session"])
     parser.add_argument("--twice", action="store_true", help="a second direct run tells what differs by itself")
     parser.add_argument("--only", choices=["direct", "proxy", "again"],
                         help="run this side only and compare with the others' last outputs")
     parser.add_argument("--suite", default=WORK / "suite", help="src/test/regress of PostgreSQL's source")
-    parser.add_argument("--causeway", default=ROOT / "target" / "debug" / "causeway", type=pathlib.Path)
+    parser.add_argument("--causeway", default=DEBUG_BUILD, type=pathlib.Path)
     parser.add_argument("--out", default=None, type=pathlib.Path, help="where outputs and diffs go")
     parser.add_argument("--shared", action="store_true",
                         help="share one server per node with clients that have other settings and that use it "
                         "between any two statements, so that whatever the session has must be set again")
     arguments = parser.parse_args()
     kind = "-shared" if arguments.shared else ""
-    arguments.out = arguments.out or WORK / f"out-{arguments.replicas}{kind}"
+    arguments.out = arguments.out or WORK / f"out-{arguments.replicas}-{arguments.consistency}{kind}"
     return arguments
 
 
@@ -111,31 +103,26 @@ class Run:
     def all_tests(self):
         shutil.rmtree(self.results, ignore_errors=True)
         self.results.mkdir(parents=True)
-        # PostgreSQL does not run as root, and its user cannot look into every directory of ours.
-        scratch = pathlib.Path(tempfile.mkdtemp(prefix="causeway-regress-"))
-        scratch.chmod(0o755)
-        processes = []
         try:
-            self.run_in(scratch, processes)
+            with Cluster(PASSWORD, SETTINGS) as cluster:
+                try:
+                    self.run_in(cluster)
+                finally:
+                    cluster.keep_logs(self.results)
         except (OSError, subprocess.SubprocessError, RuntimeError) as error:
             self.failure = error
-        finally:
-            for process in reversed(processes):
-                stop(process)
-            for log in scratch.glob("*.log"):
-                shutil.copy(log, self.results)
-            shutil.rmtree(scratch, ignore_errors=True)
 
-    def run_in(self, scratch, processes):
+    def run_in(self, cluster):
+        scratch = cluster.scratch
         environment = self.prepare(scratch)
-        primary = start_primary(scratch, processes)
-        create_database(primary)
+        port = cluster.start_primary()
+        create_database(cluster)
         if self.side == "proxy":
-            replicas = [start_replica(scratch, primary, number, processes)
-                        for number in range(self.arguments.replicas)]
-            port = start_causeway(self.arguments, scratch, primary, replicas, processes)
-        else:
-            port = primary
+            for _ in range(self.arguments.replicas):
+                cluster.add_replica()
+            shared = ["--pool-size", 1] if self.arguments.shared else []
+            port = cluster.start_causeway("--consistency", self.arguments.consistency, *shared,
+                                          program=self.arguments.causeway)
         environment |= {"PGPORT": str(port)}
         with contextlib.ExitStack() as neighbours:
             if self.side == "proxy" and self.arguments.shared:
@@ -143,7 +130,7 @@ class Run:
                     neighbours.enter_context(Neighbour(environment))
             for test in self.tests:
                 self.one_test(test, scratch, environment)
-                if any(process.poll() is not None for process in processes):
+                if cluster.has_lost_one():
                     raise RuntimeError(f"a server ended during {test}; its log is in {self.results}")
 
     def prepare(self, scratch):
@@ -221,116 +208,10 @@ class Neighbour:
             psql.wait()
 
 
-def start_primary(scratch, processes):
-    data = scratch / "primary"
-    data.mkdir(mode=0o700)
-    give_to_postgres(data)
-    subprocess.run(as_postgres(program("initdb"), "-D", data, "-U", "postgres", "--auth=trust", "--no-locale",
-                               "--encoding=UTF8", "--no-sync"),
-                   check=True, stdout=subprocess.DEVNULL, env=clean_environment(), cwd="/")
-    with open(data / "postgresql.conf", "a") as file:
-        file.write(SETTINGS)
-    return start_postgres(scratch, data, processes)
-
-
-def start_replica(scratch, primary, number, processes):
-    data = scratch / f"replica{number}"
-    data.mkdir(mode=0o700)
-    give_to_postgres(data)
-    subprocess.run(as_postgres(program("pg_basebackup"), "-h", "127.0.0.1", "-p", primary, "-U", "postgres",
-                               "-D", data, "-R", "-X", "stream", "-c", "fast", "--no-sync"),
-                   check=True, env=clean_environment(), cwd="/")
-    return start_postgres(scratch, data, processes)
-
-
-def start_postgres(scratch, data, processes):
-    port = free_port()
-    with open(scratch / f"{data.name}.log", "wb") as log:
-        processes.append(subprocess.Popen(as_postgres(program("postgres"), "-D", data, "-p", port),
-                                          stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                          env=clean_environment(), cwd="/"))
-    await_answer(processes[-1], port, "postgres")
-    return port
-
-
-def create_database(port):
-    def run(database, *statements):
-        commands = [word for statement in statements for word in ("-c", statement)]
-        subprocess.run(["psql", "-X", "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-d", database,
-                        "-v", "ON_ERROR_STOP=1", *commands], check=True, env=clean_environment())
-
-    run("postgres", f"ALTER ROLE postgres PASSWORD '{PASSWORD}'",
-        "CREATE DATABASE regression TEMPLATE = template0",
-        *(f"ALTER DATABASE regression SET {name} TO '{value}'" for name, value in DATABASE_SETTINGS.items()))
-
-
-def start_causeway(arguments, scratch, primary, replicas, processes):
-    port = free_port()
-    command = [arguments.causeway, "serve", "--listen", f"127.0.0.1:{port}", "--admin", "off",
-               "--primary", f"postgres://postgres:{PASSWORD}@127.0.0.1:{primary}/postgres"]
-    if arguments.shared:
-        command += ["--pool-size", 1]
-    for replica in replicas:
-        command += ["--replica", f"postgres://127.0.0.1:{replica}/postgres"]
-    with open(scratch / "causeway.log", "wb") as log:
-        processes.append(subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-    await_answer(processes[-1], port, "causeway")
-    return port
-
-
-def await_answer(process, port, name):
-    """Returns once a query is answered on `port`. There is no event to wait for but an answer."""
-    query = ["psql", "-X", "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-d", "postgres", "-c", "SELECT"]
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while subprocess.run(query, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                         env=clean_environment() | {"PGPASSWORD": PASSWORD}).returncode != 0:
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{name} does not answer on port {port}")
-        time.sleep(0.1)
-
-
-def stop(process):
-    """SIGINT is a fast stop for PostgreSQL and a stop for Causeway. `process` is one that we started."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(START_TIMEOUT_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def as_postgres(*command):
-    words = [str(word) for word in command]
-    if os.geteuid() != 0:
-        return words
-    # setpriv becomes the program, so that our signals reach it.
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *words]
-
-
-def give_to_postgres(directory):
-    if os.geteuid() == 0:
-        shutil.chown(directory, "postgres", "postgres")
-
-
-def clean_environment():
-    kept = {name: value for name, value in os.environ.items()
-            if not name.startswith(("PG", "LC_")) and name not in ("LANG", "LANGUAGE")}
-    return kept | {"LC_MESSAGES": "C"}
-
-
-def program(name):
-    return f"{pg_config('--bindir')}/{name}"
-
-
-def pg_config(what):
-    return subprocess.run(["pg_config", what], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+def create_database(cluster):
+    cluster.run_sql("postgres", "CREATE DATABASE regression TEMPLATE = template0",
+                    *(f"ALTER DATABASE regression SET {name} TO '{value}'"
+                      for name, value in DATABASE_SETTINGS.items()))
 
 
 def report(tests, arguments):

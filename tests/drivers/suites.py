@@ -1,0 +1,308 @@
+"""The suites: where each comes from, in which version, what it wants to find, how it runs, how it tells.
+
+All are fetched from the package registries by name, below target/drivers. A suite's `run` gives the
+outcome of each test (passed, failed, skipped) by its name, with the reason of a failure.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import xml.etree.ElementTree
+
+from cluster import ROOT, USER
+
+HERE = pathlib.Path(__file__).resolve().parent
+WORK = ROOT / "target" / "drivers"
+PYTHON = WORK / "venv" / "bin" / "python"
+PASSWORD = "drivers"
+SUITE_TIMEOUT_SECONDS = 1800
+TEST_TIMEOUT_SECONDS = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """Where a suite connects, and an environment in which nothing else points elsewhere."""
+
+    port: int
+    environment: dict
+
+    def url(self, database, scheme="postgresql"):
+        return f"{scheme}://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def libpq(self, database):
+        return self.environment | {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": USER,
+                                   "PGPASSWORD": PASSWORD, "PGDATABASE": database}
+
+
+class Suite:
+    """What the suites have in common: nothing to lay out, one user."""
+
+    name = None
+    layout = {}
+    users = {USER: PASSWORD}
+
+    def prepare(self):
+        prepare_python()
+
+
+class Asyncpg(Suite):
+    """The tests stand in the sdist; the driver itself is the wheel of the same version."""
+
+    name = "asyncpg"
+
+    def prepare(self):
+        super().prepare()
+        source = fetch_sdist("asyncpg", pinned("asyncpg"))
+        # Away from the sdist's own package, which is not compiled.
+        self.directory = WORK / "asyncpg-tests"
+        shutil.copytree(source / "tests", self.directory / "tests", dirs_exist_ok=True)
+
+    def run(self, endpoint, results):
+        return pytest(["--import-mode=importlib", "tests", "--deselect", "tests/test__sourcecode.py"],
+                      self.directory, endpoint.libpq("postgres"), results)
+
+
+class Psycopg2(Suite):
+    """The predecessor of psycopg 3, and by the same authors. Its sdist has its tests; psycopg 3's has not."""
+
+    name = "psycopg2"
+    layout = {"postgres": ["CREATE DATABASE psycopg2_test"], "psycopg2_test": ["CREATE EXTENSION hstore"]}
+
+    def prepare(self):
+        super().prepare()
+        source = fetch_sdist("psycopg2", pinned("psycopg2-binary"))
+        self.directory = WORK / "psycopg2-tests"
+        shutil.copytree(source / "tests", self.directory / "tests", dirs_exist_ok=True)
+
+    def run(self, endpoint, results):
+        environment = endpoint.libpq("psycopg2_test") | {"PSYCOPG2_TEST_REPL_DSN": ""}
+        return pytest(["tests"], self.directory, environment, results)
+
+
+class Sqlalchemy(Suite):
+    """Its PostgreSQL dialect and the suite for dialects over one driver, and whatever more is named."""
+
+    version = "2.1.9"
+    parts = ["test/dialect/postgresql", "test/dialect/test_suite.py"]
+    layout = {"postgres": ["CREATE DATABASE test"],
+              "test": ["CREATE SCHEMA test_schema", "CREATE SCHEMA test_schema_2",
+                       "CREATE EXTENSION hstore", "CREATE EXTENSION citext"]}
+
+    def __init__(self, driver, *more):
+        self.driver, self.name, self.more = driver, f"sqlalchemy-{driver}", more
+
+    def prepare(self):
+        super().prepare()
+        self.directory = fetch_sdist("SQLAlchemy", self.version)
+
+    def run(self, endpoint, results):
+        arguments = ["--maxfail", 100000, "--dburi", endpoint.url("test", f"postgresql+{self.driver}"),
+                     *self.parts, *self.more]
+        return pytest(arguments, self.directory, endpoint.environment, results)
+
+
+class Django(Suite):
+    """Those of its tests that are about the database, over psycopg 3."""
+
+    name = "django"
+    version = "5.2.19"
+    parts = """
+        aggregation annotations async backends bulk_create constraints delete distinct_on_fields expressions
+        get_or_create indexes inspectdb introspection lookup model_fields postgres_tests queries raw_query schema
+        select_for_update transaction_hooks transactions update
+    """.split()
+
+    def prepare(self):
+        super().prepare()
+        self.directory = fetch_sdist("Django", self.version)
+
+    def run(self, endpoint, results):
+        told = results / "told.tsv"
+        environment = endpoint.environment | {
+            "PYTHONPATH": os.pathsep.join(map(str, (self.directory, HERE / "django"))),
+            "CAUSEWAY_TEST_PORT": str(endpoint.port), "CAUSEWAY_TEST_PASSWORD": PASSWORD,
+            "CAUSEWAY_TEST_OUTCOMES": str(told)}
+        run_logged([PYTHON, "-W", "ignore", "runtests.py", "--settings=settings", "--parallel=1", "--noinput",
+                    *self.parts], self.directory / "tests", environment, results)
+        return read_told(told)
+
+
+class TokioPostgres(Suite):
+    """The tests stand in the crate, with the address written into them."""
+
+    name = "tokio-postgres"
+    version = "0.7.18"
+    roles = {f"{method}_user": "password" for method in ("pass", "md5", "scram")}
+    users = {USER: PASSWORD} | roles
+    layout = {"postgres": ["CREATE EXTENSION hstore", "CREATE EXTENSION citext", "CREATE EXTENSION ltree",
+                           "SET password_encryption = md5; CREATE ROLE md5_user LOGIN PASSWORD 'password'",
+                           "CREATE ROLE pass_user LOGIN PASSWORD 'password'; "
+                           "CREATE ROLE scram_user LOGIN PASSWORD 'password'"]}
+
+    def prepare(self):
+        self.directory = fetch_crate("tokio-postgres", self.version)
+
+    def run(self, endpoint, results):
+        copy = WORK / "tokio-postgres-tests"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.directory, copy)
+        for file in (copy / "tests").rglob("*.rs"):
+            text = file.read_text().replace("5433", str(endpoint.port))
+            file.write_text(text.replace("user=postgres", f"user={USER} password={PASSWORD}"))
+        features = re.findall(r"^(with-\S+|array-impls) =", (copy / "Cargo.toml").read_text(), re.M)
+        run_logged(["cargo", "test", "--test", "test", "--features", ",".join(features), "--target-dir",
+                    WORK / "tokio-postgres-target", "--", "--test-threads=4"], copy, endpoint.environment, results)
+        lines = (results / "output.txt").read_text(errors="replace")
+        words = {"ok": "passed", "FAILED": "failed", "ignored": "skipped"}
+        whys = dict(re.findall(r"^thread '(\S+)' .*panicked at .*\n(.*)", lines, re.M))
+        return {test: (words[word], one_line(whys.get(test, "")) if word == "FAILED" else "")
+                for test, word in re.findall(r"^test (\S+) \.\.\. (ok|FAILED|ignored)", lines, re.M)}
+
+
+class OwnCases(Suite):
+    """Our own cases for a driver, whose own tests may be published nowhere."""
+
+    def __init__(self, driver, program):
+        self.driver, self.program = driver, program
+        self.name = f"own-{driver}"
+
+    def prepare(self):
+        if self.program.endswith(".py"):
+            prepare_python()
+        else:
+            prepare_node()
+
+    def run(self, endpoint, results):
+        return self.run_at(endpoint.url("postgres"), results, endpoint.environment)
+
+    def run_at(self, url, results, environment=None):
+        if self.program.endswith(".py"):
+            command = [PYTHON, "-B", HERE / "own" / self.program, url]
+        else:
+            # Node looks for packages beside the script, so the scripts are copied to where the packages are.
+            for script in (HERE / "own").glob("*.mjs"):
+                shutil.copy(script, WORK / "node")
+            command = ["node", WORK / "node" / self.program, url]
+        status = run_logged(command, WORK, environment, results)
+        lines = [line.split("\t") for line in (results / "output.txt").read_text().splitlines()]
+        words = {"pass": "passed", "FAIL": "failed"}
+        outcomes = {line[1]: (words[line[2]], "\t".join(line[3:]).replace("\t", " "))
+                    for line in lines if len(line) > 2 and line[2] in words}
+        # A driver that ends before its last case has not reported it.
+        if status != 0 and all(outcome == "passed" for outcome, _ in outcomes.values()):
+            outcomes["(all)"] = ("failed", f"ended early; see {results / 'output.txt'}")
+        return outcomes
+
+
+OWN = {"psycopg": "psycopg3.py", "asyncpg": "asyncpg_driver.py", "node-postgres": "node_postgres.mjs",
+       "postgres.js": "postgres_js.mjs"}
+
+
+def own_cases(drivers=()):
+    unknown = set(drivers) - OWN.keys()
+    if unknown:
+        sys.exit(f"drivers: no driver is called {', '.join(unknown)}; there are {', '.join(OWN)}")
+    return [OwnCases(driver, OWN[driver]) for driver in drivers or OWN]
+
+
+SUITES = [*own_cases(), Asyncpg(), Psycopg2(), TokioPostgres(),
+          Sqlalchemy("psycopg", "test/engine"),
+          # Six kinds of ranges are 1,228 tests each, and were all seen with psycopg.
+          Sqlalchemy("asyncpg", "-k", "not RangeRoundTripTest or Int4RangeRoundTripTest"), Django()]
+NODE_PACKAGES = ["pg@8.23.1", "pg-cursor@2.22.0", "pg-copy-streams@7.0.0", "postgres@3.4.9"]
+
+
+def prepare_python():
+    wanted, installed = HERE / "requirements.txt", WORK / "venv" / "installed"
+    if installed.exists() and installed.read_text() == wanted.read_text():
+        return
+    if sys.version_info < (3, 11):
+        sys.exit("drivers: python 3.11 or newer is needed")
+    subprocess.run([sys.executable, "-m", "venv", WORK / "venv"], check=True)
+    subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", wanted], check=True)
+    shutil.copy(wanted, installed)
+
+
+def prepare_node():
+    installed = WORK / "node" / "installed"
+    if installed.exists() and installed.read_text() == " ".join(NODE_PACKAGES):
+        return
+    installed.parent.mkdir(parents=True, exist_ok=True)
+    (WORK / "node" / "package.json").write_text('{ "private": true }\n')
+    subprocess.run(["npm", "install", "--prefix", WORK / "node", "--no-save", "--no-audit", "--no-fund",
+                    "--loglevel", "error", *NODE_PACKAGES], check=True, stdout=sys.stderr)
+    installed.write_text(" ".join(NODE_PACKAGES))
+
+
+def pinned(package):
+    return re.search(rf"^{package}==(\S+)$", (HERE / "requirements.txt").read_text(), re.M)[1]
+
+
+def fetch_sdist(package, version):
+    """The unpacked source distribution; fetched once."""
+    archives = WORK / "sdists"
+    directory = archives / f"{package.lower()}-{version}"
+    if not directory.exists():
+        subprocess.run([PYTHON, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+                        "--no-binary", package, "--dest", archives, f"{package}=={version}"], check=True)
+        with tarfile.open(f"{directory}.tar.gz") as archive:
+            archive.extractall(archives, filter="data")
+    return directory
+
+
+def fetch_crate(crate, version):
+    """The unpacked crate, where cargo keeps it."""
+    package = WORK / f"fetch-{crate}"
+    (package / "src").mkdir(parents=True, exist_ok=True)
+    (package / "src" / "lib.rs").write_text("")
+    (package / "Cargo.toml").write_text('[package]\nname = "fetch"\nversion = "0.0.0"\nedition = "2021"\n'
+                                        f'[dependencies]\n{crate} = "={version}"\n[workspace]\n')
+    told = subprocess.run(["cargo", "metadata", "--format-version=1", "--quiet"], cwd=package, check=True,
+                          capture_output=True, text=True).stdout
+    manifest = next(found["manifest_path"] for found in json.loads(told)["packages"] if found["name"] == crate)
+    return pathlib.Path(manifest).parent
+
+
+def pytest(arguments, directory, environment, results):
+    report = results / "junit.xml"
+    status = run_logged([PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
+                         f"--timeout={TEST_TIMEOUT_SECONDS}", *arguments], directory, environment, results)
+    # Other ends than these two, "all passed" and "some failed", leave tests out.
+    if status not in (0, 1):
+        raise RuntimeError(f"pytest ended with {status}; see {results / 'output.txt'}")
+    outcomes = {}
+    for case in xml.etree.ElementTree.parse(report).iter("testcase"):
+        test = f"{case.get('classname')}.{case.get('name')}".replace("\t", " ").replace("\n", " ")
+        found = {child.tag: child for child in case}
+        bad = found.get("failure", found.get("error"))
+        if bad is not None:
+            outcomes[test] = ("failed", one_line(bad.get("message", "") or (bad.text or "").strip()[-300:]))
+        elif test not in outcomes:
+            outcomes[test] = ("skipped", "") if "skipped" in found else ("passed", "")
+    return outcomes
+
+
+def read_told(file):
+    lines = (line.split("\t") for line in file.read_text().splitlines())
+    outcomes = {}
+    for test, outcome, why in lines:
+        # A subtest that fails is told before its test, which then counts as passed.
+        if outcomes.get(test, ("",))[0] != "failed":
+            outcomes[test] = (outcome, why)
+    return outcomes
+
+
+def run_logged(command, directory, environment, results):
+    with open(results / "output.txt", "wb") as output:
+        return subprocess.run(list(map(str, command)), cwd=directory, env=environment, stdin=subprocess.DEVNULL,
+                              stdout=output, stderr=subprocess.STDOUT, timeout=SUITE_TIMEOUT_SECONDS).returncode
+
+
+def one_line(text):
+    return " ".join(text.split())[:300]
