@@ -9,6 +9,8 @@ mod answer;
 mod attach;
 pub mod cancels;
 mod dispatch;
+mod effects;
+mod in_sql;
 mod metrics;
 mod pins;
 pub mod preferences;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::Session;
+use super::effects::is_torn;
 use super::preferences::{self, PREFIX, stricter};
-use super::replies::is_torn;
 use super::statements::{MOST_STATEMENTS, Registered, Statement, Unnamed};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::frame::{

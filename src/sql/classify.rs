@@ -193,7 +193,7 @@ fn opens_block(text: &[u8], tokens: &[Token]) -> bool {
 
 /// Calls that leave something in the session count wherever they stand, in whatever statement:
 /// this looks at tokens only and so needs no parse.
-fn with_session_calls(text: &[u8], tokens: &[Token], mut part: Part) -> Part {
+pub(super) fn with_session_calls(text: &[u8], tokens: &[Token], mut part: Part) -> Part {
     for (index, _) in tokens.iter().enumerate() {
         let Some(name) = called_builtin(text, tokens, index) else {
             continue;

@@ -2,7 +2,7 @@
 //! or in its sibling modules by hand, because PostgreSQL has more utility statements than any
 //! parser knows; queries go to [`query`].
 
-use super::classify::{Part, Rules};
+use super::classify::{Part, Rules, with_session_calls};
 use super::lexer::{Kind, Lexer, Token};
 use super::reader::{self, Reader};
 use super::{Class, DiscardKind, Effect, PinReason, SqlPrepare};
@@ -216,6 +216,7 @@ fn prepare(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
         return untold();
     }
     let inner = classify(rules, text, reader.rest());
+    let inner = with_session_calls(text, reader.rest(), inner);
     let whole = tokens.first().zip(tokens.last());
     let whole = whole.and_then(|(first, last)| text.get(first.start..last.end));
     match whole {

@@ -1,0 +1,165 @@
+//! What statements change beyond data, once it is known how they ended: settings, prepared
+//! statements, what pins the session.
+
+use std::sync::Arc;
+
+use super::Session;
+use super::dispatch::deallocates_all;
+use super::pins::Pins;
+use super::preferences::PREFIX;
+use super::upstream::{Afterwards, TransactionEnd, Upstream};
+use crate::routing::Role;
+use crate::server::Reported;
+use crate::server::settings::{DATESTYLE, quoted};
+use crate::sql::{Decision, Effect, PinReason};
+
+impl Session {
+    /// Applies what a text has changed.
+    pub(super) fn apply(&mut self, upstream: &mut Upstream, decision: &Decision) {
+        for effect in &decision.effects {
+            let committed = !ends_transaction(effect)
+                || upstream.ends.pop_front() != Some(TransactionEnd::RolledBack);
+            match effect {
+                Effect::Set { name, .. } | Effect::Reset(name) if name.starts_with(PREFIX) => {
+                    // The server took it for a placeholder; the next session must not see it.
+                    self.wishes.apply(effect, committed);
+                    upstream.applied.apply(effect, committed);
+                }
+                Effect::Pin(reason) => self.pin_to_server(*reason),
+                Effect::Prepare(prepare) => {
+                    let text: Arc<[u8]> = (*prepare.text).into();
+                    let held = &mut upstream.server.sql_statements;
+                    held.insert(prepare.name.clone(), Arc::clone(&text));
+                    self.statements.prepare_in_sql(prepare, text);
+                }
+                Effect::Deallocate(Some(name)) => {
+                    self.statements.close(name.as_bytes());
+                    upstream.server.sql_statements.remove(name);
+                }
+                Effect::Deallocate(None) => {
+                    self.statements.close_all();
+                    upstream.server.sql_statements.clear();
+                }
+                _ => {
+                    let whole = whole_setting(effect, decision, &upstream.server.reported);
+                    let effect = whole.as_ref().unwrap_or(effect);
+                    self.settings.apply(effect, committed);
+                    self.wishes.apply(effect, committed);
+                    upstream.applied.apply(effect, committed);
+                }
+            }
+            if matches!(effect, Effect::DiscardAll) {
+                if !self.pins.end_with_discard_all() {
+                    upstream.afterwards = Afterwards::Discard;
+                }
+                self.unpin(Pins::NONE);
+                self.statements.close_all();
+                upstream.server.sql_statements.clear();
+            }
+        }
+        self.preferences
+            .follow(&self.services.options.preferences, self.wishes.current());
+    }
+
+    /// A cycle has failed. Most of what it would have changed is undone with it; where that is not
+    /// certain the session keeps the server, which alone knows.
+    pub(super) fn apply_failed(&mut self, upstream: &mut Upstream, decision: &Decision) {
+        let committed = upstream.ends.contains(&TransactionEnd::Committed);
+        let several = decision.statements > 1 || committed;
+        for effect in &decision.effects {
+            match effect {
+                // No rollback gives a lock back.
+                Effect::Pin(reason @ PinReason::AdvisoryLock) => self.pin_to_server(*reason),
+                Effect::Pin(
+                    reason @ (PinReason::SqlPrepare | PinReason::Load | PinReason::Unknown),
+                ) if several => self.pin_to_server(*reason),
+                Effect::Prepare(_) if several => self.pin_to_server(PinReason::SqlPrepare),
+                effect if deallocates_all(effect) => match upstream.deallocated.take() {
+                    Some(statements) if !several => upstream.server.statements = statements,
+                    _ => upstream.afterwards = Afterwards::Discard,
+                },
+                _ => {}
+            }
+        }
+        if is_torn(decision) || committed {
+            match upstream.role {
+                Role::Primary => self.pin_to_server(PinReason::Unknown),
+                // A READ ONLY transaction: a session cannot stay there. The server may differ from
+                // what is known of it.
+                Role::Replica => upstream.afterwards = Afterwards::Discard,
+            }
+        }
+    }
+
+    fn pin_to_server(&mut self, reason: PinReason) {
+        if self.pins.add(reason) {
+            tracing::debug!(
+                pid = self.cancel.pid(),
+                ?reason,
+                "a session is pinned to its server"
+            );
+            self.services.metrics.pinned(reason);
+        }
+    }
+
+    fn unpin(&mut self, left: Pins) {
+        if self.pins != left {
+            let reasons = left.to_string();
+            tracing::debug!(
+                pid = self.cancel.pid(),
+                reasons,
+                "what pins a session has changed"
+            );
+            self.pins = left;
+        }
+    }
+
+    /// The server has said what it holds; without a word everything stays as it was.
+    pub(super) fn told_holdings(&mut self, upstream: &mut Upstream) {
+        if let Some(holdings) = upstream.holdings.take() {
+            self.unpin(self.pins.as_told(holdings));
+        }
+    }
+}
+
+/// SET DateStyle may name the style or the order of the fields alone and keeps the other: what came
+/// of it is what the server reports, unless statements behind it may have changed that.
+fn whole_setting(effect: &Effect, decision: &Decision, reported: &Reported) -> Option<Effect> {
+    match effect {
+        Effect::Set {
+            name,
+            value: Some(_),
+        } if **name == *DATESTYLE && decision.statements == 1 => Some(Effect::Set {
+            name: name.clone(),
+            value: Some(quoted(reported.get("DateStyle")?).into()),
+        }),
+        _ => None,
+    }
+}
+
+/// Effects that are answered with COMMIT, ROLLBACK or PREPARE TRANSACTION.
+fn ends_transaction(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::Commit { .. }
+            | Effect::Rollback { .. }
+            | Effect::RollbackTo(_)
+            | Effect::PrepareTransaction
+    )
+}
+
+/// A text that may have committed part of what it changed, should it fail.
+pub(super) fn is_torn(decision: &Decision) -> bool {
+    let divides = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Begin(_)
+                | Effect::Commit { .. }
+                | Effect::Rollback { .. }
+                | Effect::Savepoint(_)
+                | Effect::Release(_)
+                | Effect::RollbackTo(_)
+        )
+    };
+    decision.statements > 1 && decision.effects.iter().any(divides)
+}
