@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-use crate::front::{ask, until};
+use crate::front::{PATIENCE, ask, until};
 use crate::process::Process;
 use crate::raw::{self, Raw, bind, copy_data, describe_portal, execute, flush, parse, query, sync};
 
@@ -398,18 +398,8 @@ async fn no_traces(lab: &Lab, process: &Process, most: usize) -> usize {
         let mut holders = Vec::new();
         let mut seen = Vec::new();
         for _ in 0..most {
-            let mut raw = process.client().await;
-            assert!(raw.query(begin).await.ends_with("Z(T)"));
-            assert_eq!(raw.query(write).await, "T D(t) C(SELECT 1) Z(T)");
-            let traces = raw.query(TRACES).await;
-            assert_eq!(traces, "T D() C(SELECT 1) Z(T)", "on {node}");
-            let who = raw
-                .query("SELECT current_setting('cluster_name') || ':' || pg_backend_pid()")
-                .await;
-            let who = who.split(['(', ')']).nth(1).unwrap().to_owned();
-            let (cluster, pid) = who.split_once(':').unwrap();
-            assert_eq!(cluster, node);
-            seen.push(pid.parse::<u32>().unwrap());
+            let (raw, pid) = hold(process, node, begin, write).await;
+            seen.push(pid);
             holders.push(raw);
         }
         seen.sort_unstable();
@@ -421,6 +411,28 @@ async fn no_traces(lab: &Lab, process: &Process, most: usize) -> usize {
         }
     }
     looked_at
+}
+
+/// A client in a transaction on this node, whose server keeps nothing of others; the server's
+/// process. A replica whose servers are all on their way out is passed over for the primary.
+async fn hold(process: &Process, node: &str, begin: &str, write: &str) -> (Raw, u32) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut raw = process.client().await;
+    loop {
+        assert!(raw.query(begin).await.ends_with("Z(T)"));
+        assert_eq!(raw.query(write).await, "T D(t) C(SELECT 1) Z(T)");
+        let traces = raw.query(TRACES).await;
+        assert_eq!(traces, "T D() C(SELECT 1) Z(T)", "on {node}");
+        let sql = "SELECT current_setting('cluster_name') || ':' || pg_backend_pid()";
+        let who = raw.query(sql).await;
+        let who = who.split(['(', ')']).nth(1).unwrap();
+        let (cluster, pid) = who.split_once(':').unwrap();
+        if cluster == node {
+            return (raw, pid.parse().unwrap());
+        }
+        assert!(Instant::now() < deadline, "never on {node}");
+        assert_eq!(raw.query("COMMIT").await, "C(COMMIT) Z(I)");
+    }
 }
 
 /// Everything that a session may leave on its server, as one text. An empty value of a setting

@@ -46,13 +46,17 @@ enum Gap {
     /// DEALLOCATE ALL and DISCARD ALL among others, in a text or a cycle: what a Bind behind it
     /// finds, and what is left if something else fails.
     DeallocationAmongOthers,
+    /// A cycle that began with reads on a replica goes on behind a Flush with a write: what it had
+    /// opened there is not on the primary.
+    PortalsAcrossFlush,
 }
 
-const GAPS: [Gap; 4] = [
+const GAPS: [Gap; 5] = [
     Gap::SharedNames,
     Gap::SkippedChanges,
     Gap::StartupValues,
     Gap::DeallocationAmongOthers,
+    Gap::PortalsAcrossFlush,
 ];
 
 const STATEMENTS: [&str; 4] = ["", "", "s", "t"];
@@ -209,7 +213,7 @@ impl Speaker {
                     acts,
                     wait: Wait::Flushed,
                 });
-                if !self.one_in(3) {
+                if !self.one_in(3) && !self.gaps.contains(&Gap::PortalsAcrossFlush) {
                     let mut acts = match self.one_in(2) {
                         true => self.cycle(),
                         false => Vec::new(),
