@@ -20,6 +20,16 @@ demo: setup ## PostgreSQL in several simulated regions, and the proxy at work
 test: setup ## All tests
 	$(CARGO) test
 
+# How long each endless part of soak takes, in seconds.
+SOAK ?= 300
+
+.PHONY: soak
+soak: setup ## New random conversations, 200 abusive clients beside pgbench, new cases for properties
+	CAUSEWAY_SOAK=$(SOAK) $(CARGO) test --test it conversations:: -- --nocapture
+	CAUSEWAY_SOAK=$(SOAK) $(CARGO) test --test it abuse:: -- --nocapture
+	PROPTEST_RNG_SEED=$$(od -An -N7 -tu8 /dev/urandom | tr -d ' ') PROPTEST_CASES=5000 \
+		$(CARGO) test --lib --test it -- sql:: routing:: fold:: fuzz::
+
 .PHONY: ci
 ci: setup ## All that must hold before a change is merged
 	$(CARGO) fmt --check

@@ -99,12 +99,15 @@ fn describe(effect: &Effect) -> String {
         Effect::ResetAll => "resets all settings".to_owned(),
         Effect::DiscardAll => "discards the session's state".to_owned(),
         Effect::Discard(kind) => format!("discards {}", format!("{kind:?}").to_lowercase()),
+        Effect::Prepare(prepare) => format!("prepares the statement {}", prepare.name),
+        Effect::Execute(name) => format!("does what the prepared statement {name} does"),
         Effect::Deallocate(Some(name)) => format!("deallocates the prepared statement {name}"),
         Effect::Deallocate(None) => "deallocates all prepared statements".to_owned(),
         Effect::Listen => "listens for notifications".to_owned(),
         Effect::Unlisten { all: true } => "stops listening to all channels".to_owned(),
         Effect::Unlisten { all: false } => "stops listening to a channel".to_owned(),
         Effect::Pin(reason) => format!("pins the session to its server: {}", pin(*reason)),
+        Effect::MayEndPin => "may end what pins the session".to_owned(),
         Effect::Show(name) => format!("shows {name}"),
     }
 }

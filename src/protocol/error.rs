@@ -1,11 +1,13 @@
 //! Errors and notices: those that Causeway makes itself, and what it needs to know of those that
 //! servers send (manual, section "Error and Notice Message Fields").
 
+use std::ops::Range;
+
 use bytes::BytesMut;
 use pgwire::messages::Message;
 use pgwire::messages::response::{ErrorResponse, NoticeResponse};
 
-use super::frame::cstring;
+use super::frame::{backend, cstring};
 
 /// A five-character error code (manual, appendix "PostgreSQL Error Codes").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +34,7 @@ sql_states! {
     IN_FAILED_SQL_TRANSACTION = b"25P02",
     INVALID_AUTHORIZATION = b"28000",
     INVALID_PASSWORD = b"28P01",
+    INVALID_SQL_STATEMENT_NAME = b"26000",
     SERIALIZATION_FAILURE = b"40001",
     DEADLOCK_DETECTED = b"40P01",
     SYNTAX_ERROR = b"42601",
@@ -41,6 +44,7 @@ sql_states! {
     QUERY_CANCELED = b"57014",
     INVALID_SCHEMA_NAME = b"3F000",
     UNDEFINED_TABLE = b"42P01",
+    DUPLICATE_PREPARED_STATEMENT = b"42P05",
     TOO_MANY_CONNECTIONS = b"53300",
     PROGRAM_LIMIT_EXCEEDED = b"54000",
     OBJECT_NOT_IN_PREREQUISITE_STATE = b"55000",
@@ -204,10 +208,29 @@ pub fn summary(body: &[u8]) -> ErrorSummary<'_> {
     found
 }
 
+/// An ErrorResponse with this body, of which `place` is replaced.
+pub fn spliced(body: &[u8], place: Range<usize>, other: &[u8]) -> Vec<u8> {
+    let before = body.get(..place.start).unwrap_or_default();
+    let after = body.get(place.end..).unwrap_or_default();
+    let size = size_of::<u32>() + before.len() + other.len() + after.len();
+    let mut frame = vec![backend::ERROR_RESPONSE];
+    frame.extend((size as u32).to_be_bytes());
+    frame.extend([before, other, after].concat());
+    frame
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::frame::Frame;
     use super::*;
+
+    #[test]
+    fn a_name_is_replaced_within_an_error() {
+        let bytes = spliced(b"C42P05\0Mname \"x_1\" is taken\0\0", 14..17, b"mine");
+        let frame = Frame::read(&bytes).unwrap().unwrap();
+        assert_eq!((frame.tag, frame.bytes.len()), (b'E', bytes.len()));
+        assert_eq!(summary(frame.body()).message, b"name \"mine\" is taken");
+    }
 
     #[test]
     fn a_fault_is_read_back_as_it_was_made() {

@@ -176,6 +176,14 @@ pub fn parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, value))
 }
 
+/// The value of a DataRow body of one column; none if that is null.
+pub fn single_value(body: &[u8]) -> Option<&[u8]> {
+    let (count, rest) = body.split_first_chunk::<2>()?;
+    let (length, value) = rest.split_first_chunk::<4>()?;
+    let length = usize::try_from(i32::from_be_bytes(*length)).ok()?;
+    (u16::from_be_bytes(*count) == 1 && length == value.len()).then_some(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

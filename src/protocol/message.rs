@@ -6,7 +6,6 @@ use pgwire::messages::Message;
 use pgwire::messages::copy::CopyFail;
 use pgwire::messages::extendedquery::{Close, CloseComplete, ParseComplete, Sync};
 use pgwire::messages::response::{CommandComplete, ReadyForQuery, TransactionStatus as Status};
-use pgwire::messages::simplequery::Query;
 use pgwire::messages::startup::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, Password,
     SASLInitialResponse, SASLResponse, SecretKey, Startup,
@@ -145,8 +144,12 @@ pub fn put_sasl_response(out: &mut Vec<u8>, data: &str) {
     );
 }
 
-pub fn put_query(out: &mut Vec<u8>, sql: &str) {
-    put(out, &Query::new(sql.to_owned()));
+/// A Query of `sql`, in whatever encoding.
+pub fn put_query(out: &mut Vec<u8>, sql: impl AsRef<[u8]>) {
+    let sql = sql.as_ref();
+    out.push(frontend::QUERY);
+    put_length(out, sql.len() + 1);
+    put_cstring(out, sql);
 }
 
 pub fn put_sync(out: &mut Vec<u8>) {

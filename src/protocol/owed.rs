@@ -46,6 +46,8 @@ pub enum Fate {
     Settings,
     /// It holds the position behind the client's transaction.
     Capture,
+    /// It tells what the server holds for its session.
+    Holdings,
 }
 
 /// A reply that Causeway gives itself, in its turn.
@@ -129,6 +131,12 @@ impl Owed {
         self.entries.is_empty()
     }
 
+    /// The server itself owes something: replies of our own do not count.
+    pub fn awaits_server(&self) -> bool {
+        let is_reply = |entry: &Entry| matches!(entry, Entry::Reply(..));
+        self.entries.iter().any(is_reply)
+    }
+
     /// The server takes COPY data.
     pub fn is_copying_in(&self) -> bool {
         self.copying == Copying::In
@@ -180,9 +188,9 @@ impl Owed {
         Some(reply)
     }
 
-    /// What becomes of a message that belongs to no request: NoticeResponse goes where the reply
-    /// around it goes.
-    pub fn fate_of_notice(&self) -> Fate {
+    /// What becomes of the reply that comes next, and so of a message that belongs to no request:
+    /// NoticeResponse goes where the reply around it goes.
+    pub fn next_fate(&self) -> Fate {
         match self.entries.front() {
             Some(Entry::Reply(_, fate)) => *fate,
             Some(Entry::Synthetic(_)) | None => Fate::Forward,

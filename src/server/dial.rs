@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::cancel::CancelTarget;
 use super::credential::{Credential, NoKeys};
-use super::{HeldStatements, Server, Settings, login};
+use super::{HeldStatements, Server, Settings, SqlStatements, login};
 use crate::config::TlsMode;
 use crate::net::{Stream, Wire, socket};
 use crate::protocol::error::SqlState;
@@ -127,6 +127,7 @@ impl Dialer {
             reported,
             settings: Settings::default(),
             statements: HeldStatements::new(),
+            sql_statements: SqlStatements::default(),
             unnamed: None,
             node: self.node,
             cancel: Arc::new(CancelTarget {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use hashbrown::HashMap;
 use lru::LruCache;
 
 use crate::net::Wire;
@@ -41,6 +42,8 @@ pub struct Server {
     pub settings: Settings,
     /// Which of the shared prepared statements it has.
     pub statements: HeldStatements,
+    /// What SQL PREPARE has made on it, by name.
+    pub sql_statements: SqlStatements,
     /// Which session's unnamed statement it has.
     pub unnamed: Option<UnnamedTag>,
     node: NodeIndex,
@@ -219,7 +222,7 @@ impl Server {
 }
 
 /// The prepared statements that a server has, bounded: the least recently used makes room.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HeldStatements {
     held: LruCache<StatementId, (), foldhash::fast::RandomState>,
 }
@@ -264,7 +267,17 @@ impl HeldStatements {
     }
 }
 
+/// Statements that SQL can EXECUTE, by name: what made each of them. Two of the same making are the
+/// same.
+pub type SqlStatements = HashMap<Box<str>, Arc<[u8]>>;
+
+/// A server with more of them than this goes no further than its session.
+pub const HELD_SQL_STATEMENTS: usize = 100;
+
+/// What the names of shared prepared statements begin with.
+pub const STATEMENT_PREFIX: &str = "causeway_";
+
 /// The name under which a shared prepared statement is known on servers.
 pub fn statement_name(id: StatementId) -> String {
-    format!("causeway_{id}")
+    format!("{STATEMENT_PREFIX}{id}")
 }

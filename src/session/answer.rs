@@ -10,7 +10,7 @@ use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::owed::Synthetic;
 use crate::routing::Role;
 use crate::server::settings::quoted;
-use crate::sql::{Class, Decision, Effect, PinReason};
+use crate::sql::{Class, Decision, Effect};
 
 use super::dispatch::put_synthetic;
 
@@ -59,6 +59,12 @@ impl Session {
                 self.local = LocalTransaction::None;
                 self.track(effect, false);
                 self.complete(&plan, "ROLLBACK");
+            }
+            Effect::Deallocate(Some(name))
+                if detached && !deferred && self.statements.has(name.as_bytes()) =>
+            {
+                self.statements.close(name.as_bytes());
+                self.complete(&plan, "DEALLOCATE");
             }
             Effect::Show(name) if self.upstream.as_ref().is_none_or(|up| up.is_at_rest()) => {
                 let status = match &self.upstream {
@@ -208,7 +214,7 @@ impl Session {
     pub(super) fn show(&self, name: &str) -> Option<String> {
         match name {
             "causeway.last_route" => Some(self.show_last_route()),
-            "causeway.pin" => Some(self.pin.map_or("", PinReason::as_str).to_owned()),
+            "causeway.pin" => Some(self.pins.to_string()),
             _ => self.preferences.show(name),
         }
     }

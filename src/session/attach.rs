@@ -1,15 +1,16 @@
 //! Lending a server for a run of messages.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::Session;
-use super::route::{LastRoute, Need, Route, no_primary};
+use super::route::{LastRoute, Need, Reason, Route, no_primary};
 use super::survey::Plan;
 use super::upstream::Upstream;
+use super::{LocalTransaction, Session};
 use crate::pool::{CheckoutError, Lent};
 use crate::protocol::error::{Fault, SqlState};
 use crate::routing::{Bound, Level, NodeSet, Role};
 use crate::server::DialError;
+use crate::sql::Class;
 
 impl Session {
     /// Chooses a node and lends a server there. A node that cannot be reached is passed over: a
@@ -24,7 +25,6 @@ impl Session {
             () = slot.cancelled_while_waiting() => Err(cancelled()),
         };
         let (route, server) = lent?;
-        slot.aim(server.cancel_target());
         self.services.metrics.routed(&route);
         if !plan.shows_ours() {
             self.last_route = Some(LastRoute {
@@ -38,19 +38,56 @@ impl Session {
             Need::Read(level) => Some(level),
             Need::Primary(_) | Need::Anywhere => None,
         };
-        let upstream = Upstream::new(server, route.node, route.role, level);
-        self.upstream = Some(Box::new(upstream));
+        match server {
+            Some(server) => {
+                slot.aim(server.cancel_target());
+                let upstream = Upstream::new(server, route.node, route.role, level);
+                self.upstream = Some(Box::new(upstream));
+            }
+            None => self.unpark(),
+        }
         Ok(())
     }
 
+    /// What a kept server runs has taken no other way.
+    pub(super) fn note_kept_server(&mut self, plan: &Plan) {
+        if let Some(upstream) = &self.upstream
+            && !plan.shows_ours()
+        {
+            self.last_route = Some(LastRoute {
+                node: upstream.node,
+                role: upstream.role,
+                reason: Reason::Session,
+                waited: Duration::ZERO,
+            });
+        }
+    }
+
+    /// A pinned session's read that depends on nothing that its server has may be answered by
+    /// another one.
+    pub(super) fn may_read_elsewhere(&self, plan: &Plan) -> bool {
+        let is_pinned = !self.pins.is_none() && self.pins.leave_reads_alone();
+        let only_reads = plan.class == Class::Read && !plan.has_effects && plan.is_whole_cycle();
+        let at_rest = |upstream: &Upstream| upstream.is_at_rest() && !upstream.is_in_transaction();
+        is_pinned
+            && only_reads
+            && self.local == LocalTransaction::None
+            && self.upstream.as_deref().is_some_and(at_rest)
+            && matches!(self.need(plan), Need::Read(level) if level != Level::Strong)
+    }
+
+    /// A server of the node that was chosen; none if it is the one that was laid aside.
     async fn lend(
         &mut self,
         need: Need,
         plan: &Plan,
         began: Instant,
-    ) -> Result<(Route, Lent), Fault> {
+    ) -> Result<(Route, Option<Lent>), Fault> {
         loop {
             let route = self.choose(need, plan).await?;
+            if (self.parked.as_deref()).is_some_and(|parked| parked.node == route.node) {
+                return Ok((route, None));
+            }
             let pool = self.group.pool(route.node);
             let error = match pool.checkout(self.settings.current()).await {
                 Ok(mut server) => {
@@ -63,7 +100,7 @@ impl Session {
                         }
                         tokio::time::sleep(BETWEEN_ATTEMPTS).await;
                     } else if self.may_trust(&route, need, &server) {
-                        return Ok((route, server));
+                        return Ok((route, Some(server)));
                     } else {
                         // A new server, and perhaps a replica that has restarted lower: look again.
                         let born = server.born();

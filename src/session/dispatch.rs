@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::pins::HOLDINGS;
 use super::relay::Inflow;
 use super::route::Reason;
 use super::statements::{Statement, Unnamed};
@@ -10,8 +11,10 @@ use super::survey::{Plan, Step, What};
 use super::upstream::{Footprint, Upstream};
 use super::{LocalTransaction, Session};
 use crate::net::Buffer;
-use crate::protocol::frame::{HEADER, bind_parts, cstring};
-use crate::protocol::message;
+use crate::protocol::frame::{
+    HEADER, Target, bind_parts, cstring, frames, frontend, parse_parts, target,
+};
+use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::owed::{Fate, Request, StatementId, Synthetic};
 use crate::routing::{PrimaryReason, Role};
 use crate::server::settings::quoted;
@@ -27,7 +30,7 @@ impl Session {
         self.retain(&plan, &upstream);
         let captures = self.leaves_footprint(&plan, &mut upstream);
         if !upstream.server.owed.is_mid_cycle() {
-            self.prepare_server(&mut upstream);
+            self.prepare_server(&mut upstream, &plan);
         }
         let input = std::mem::take(&mut self.client.input);
         let mut at = 0;
@@ -114,16 +117,13 @@ impl Session {
     /// The settings go in a transaction of their own: if one of them fails, the server is left in
     /// a failed transaction and refuses the request behind them, instead of running it with wrong
     /// settings.
-    fn prepare_server(&mut self, upstream: &mut Upstream) {
+    fn prepare_server(&mut self, upstream: &mut Upstream, plan: &Plan) {
         let wanted = self.settings.current();
         let difference = upstream.applied.current().statements_to(wanted);
         let begin = match self.local {
             LocalTransaction::Deferred(begin) => Some(begin),
             LocalTransaction::None | LocalTransaction::Failed => None,
         };
-        if difference.is_none() && begin.is_none() {
-            return;
-        }
         let mut sql = String::new();
         if let Some(difference) = difference {
             match upstream.is_in_transaction() {
@@ -132,16 +132,110 @@ impl Session {
             }
             upstream.applied.replace(wanted);
         }
+        if plan.has_effects {
+            upstream.send_ahead(std::mem::take(&mut sql).as_bytes());
+            self.send_sql_statements(upstream, plan);
+        }
         if let Some(begin) = begin {
             sql.push_str(&begin_statement(begin));
             upstream.applied.apply(&Effect::Begin(begin), true);
             self.local = LocalTransaction::None;
         }
-        let mut out = Vec::new();
-        message::put_query(&mut out, &sql);
-        upstream.server.wire.output.extend(&out);
-        upstream.server.owed.push(Request::Query, Fate::Settings);
-        upstream.server.unnamed = None;
+        upstream.send_ahead(sql.as_bytes());
+    }
+
+    /// Brings the server's SQL-level prepared statements to the session's, for the names that the run
+    /// mentions: what the session does not have there must not be there either. A cycle that will
+    /// go on may mention any of them later, when nothing can be sent ahead any more.
+    fn send_sql_statements(&self, upstream: &mut Upstream, plan: &Plan) {
+        if upstream.server.status == TransactionStatus::Failed {
+            return;
+        }
+        let mut names = self.mentioned_in_sql(plan);
+        if !plan.is_whole_cycle() {
+            names.extend(self.statements.names_in_sql().map(Box::from));
+        }
+        let mut sql = Vec::new();
+        let mut parses = Vec::new();
+        for name in names {
+            let in_sql = self.statements.in_sql(&name);
+            let by_protocol = self.statements.get(name.as_bytes());
+            let wanted: Option<Arc<[u8]>> = match (in_sql, by_protocol) {
+                (Some(statement), _) => Some(Arc::clone(&statement.text)),
+                (None, Some(statement)) => Some((*statement.definition).into()),
+                (None, None) => None,
+            };
+            let held = &mut upstream.server.sql_statements;
+            if held.get(&name) == wanted.as_ref() {
+                continue;
+            }
+            if held.remove(&name).is_some() {
+                let quoted = name.replace('"', "\"\"");
+                sql.extend_from_slice(format!("DEALLOCATE \"{quoted}\";").as_bytes());
+            }
+            let Some(wanted) = wanted else { continue };
+            if in_sql.is_some() {
+                sql.extend_from_slice(&wanted);
+                sql.push(b';');
+            } else {
+                message::put_parse(&mut parses, name.as_bytes(), &wanted);
+            }
+            held.insert(name, wanted);
+        }
+        if !sql.is_empty() {
+            match upstream.is_in_transaction() {
+                true => upstream.send_ahead(&sql),
+                false => upstream.send_ahead(&[b"BEGIN;", &*sql, b"COMMIT"].concat()),
+            }
+        }
+        for parse in frames(&parses) {
+            upstream.server.wire.output.extend(parse.bytes);
+            let request = Request::Parse(0);
+            upstream.server.owed.push(request, Fate::Settings);
+        }
+        if !parses.is_empty() {
+            let mut out = Vec::new();
+            message::put_sync(&mut out);
+            upstream.server.wire.output.extend(&out);
+            upstream.server.owed.push(Request::Sync, Fate::Settings);
+        }
+    }
+
+    /// Names of prepared statements that SQL of the run mentions, or that its messages take from SQL.
+    fn mentioned_in_sql(&self, plan: &Plan) -> Vec<Box<str>> {
+        let mut names = Vec::new();
+        let mut at = 0;
+        for step in &plan.steps {
+            let rest = self.client.input.bytes().get(at..).unwrap_or_default();
+            let frame = rest.get(..step.size).unwrap_or(rest);
+            at += step.size;
+            let decision = match &step.what {
+                What::Query(decision) => decision,
+                What::ParseUnnamed(unnamed)
+                | What::BindUnnamed(unnamed)
+                | What::DescribeUnnamed(unnamed) => &unnamed.classified.decision,
+                What::ParseNew(statement)
+                | What::BindNamed(statement)
+                | What::DescribeNamed(statement) => &statement.classified.decision,
+                What::BindUnknown | What::DescribeUnknown | What::ParseTakenInSql => {
+                    names.extend(statement_of(frame).map(Box::from));
+                    continue;
+                }
+                _ => continue,
+            };
+            names.extend(decision.effects.iter().filter_map(|effect| match effect {
+                Effect::Execute(name) => Some(name.clone()),
+                Effect::Prepare(prepare) => Some(prepare.name.clone()),
+                // What the protocol prepared has another name on the server.
+                Effect::Deallocate(Some(name))
+                    if self.statements.get(name.as_bytes()).is_none() =>
+                {
+                    Some(name.clone())
+                }
+                _ => None,
+            }));
+        }
+        names
     }
 
     /// There are others to read from than the primary: a position is worth knowing.
@@ -159,7 +253,12 @@ impl Session {
                 upstream.server.unnamed = Some(unnamed.tag);
             }
             What::ParseNew(statement) => {
-                if upstream.server.statements.touch(statement.id) {
+                if upstream.is_in_vain(&statement.classified.decision) {
+                    upstream.send_refused_parse(&statement.name, &statement.definition);
+                    if let Some((name, _)) = frame.get(HEADER..).and_then(cstring) {
+                        self.statements.close(name);
+                    }
+                } else if upstream.server.statements.touch(statement.id) {
                     upstream
                         .server
                         .owed
@@ -177,8 +276,12 @@ impl Session {
                 .push_synthetic(Synthetic::ParseComplete),
             What::ParseTaken(statement) => {
                 upstream.ensure(statement);
-                upstream.send_refused_parse(statement);
+                if let Some(parts) = frame.get(HEADER..).and_then(parse_parts) {
+                    self.statements.will_be_refused(statement.id, parts.name);
+                    upstream.send_refused_parse(&statement.name, parts.definition);
+                }
             }
+            What::ParseTakenInSql => upstream.send(frame, Request::Parse(0)),
             What::BindUnnamed(unnamed) => {
                 upstream.ensure_unnamed(unnamed);
                 upstream.send(frame, Request::Bind);
@@ -189,7 +292,10 @@ impl Session {
                 upstream.send_bind(&statement.name, frame, step.size);
                 upstream.open_portal(portal_of(frame), &statement.classified.decision);
             }
-            What::BindUnknown => upstream.send(frame, Request::Bind),
+            What::BindUnknown => {
+                upstream.forget_unnamed();
+                upstream.send(frame, Request::Bind);
+            }
             What::BindShow(name) => {
                 upstream.prepare_show(name, &self.show(name).unwrap_or_default());
                 upstream.send_bind(SHOW_STATEMENT, frame, step.size);
@@ -206,7 +312,10 @@ impl Session {
                 upstream.ensure(statement);
                 upstream.send_describe(&statement.name);
             }
-            What::DescribeUnknown => upstream.send(frame, Request::DescribeStatement),
+            What::DescribeUnknown => {
+                upstream.forget_unnamed();
+                upstream.send(frame, Request::DescribeStatement);
+            }
             What::DescribePortal => upstream.send(frame, Request::DescribePortal),
             What::Execute => {
                 upstream.send(frame, Request::Execute);
@@ -228,6 +337,9 @@ impl Session {
 
     fn send_query(&mut self, upstream: &mut Upstream, decision: &Arc<Decision>, frame: &[u8]) {
         let ours = self.deallocates_ours(decision);
+        if decision.effects.iter().any(deallocates_all) {
+            upstream.deallocated = Some(upstream.server.statements.clone());
+        }
         upstream.anticipate(decision);
         match ours {
             Some(statement) => {
@@ -255,12 +367,13 @@ impl Upstream {
     /// A statement is on its way: what it changes counts when its cycle has ended well. Statements
     /// that it deallocates are gone from now on, in time for what is prepared behind it.
     fn anticipate(&mut self, decision: &Arc<Decision>) {
-        if decision.effects.is_empty() {
+        if decision.effects.is_empty() && !decision.is_ddl {
             return;
         }
         if decision.effects.iter().any(deallocates_all) {
             self.server.statements.clear();
         }
+        self.ends_pins = true;
         self.effects.push_back((self.sending, Arc::clone(decision)));
     }
 
@@ -276,6 +389,32 @@ impl Upstream {
         self.server.unnamed = Some(unnamed.tag);
     }
 
+    /// The transaction has failed, and this does not end it: the server will say so.
+    fn is_in_vain(&self, decision: &Decision) -> bool {
+        let ends = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::Commit { .. }
+                    | Effect::Rollback { .. }
+                    | Effect::RollbackTo(_)
+                    | Effect::PrepareTransaction
+            )
+        };
+        self.server.status == TransactionStatus::Failed
+            && !self.server.owed.awaits_server()
+            && !decision.effects.iter().any(ends)
+    }
+
+    /// The client has no such statement. The server's unnamed one, if it has any, may be another
+    /// client's.
+    fn forget_unnamed(&mut self) {
+        let mut out = Vec::new();
+        message::put_close_statement(&mut out, "");
+        self.server.wire.output.extend(&out);
+        self.server.owed.push(Request::Close, Fate::Swallow);
+        self.server.unnamed = None;
+    }
+
     /// Sends a message as it is; its reply goes to the client.
     fn send(&mut self, bytes: &[u8], request: Request) {
         self.server.wire.output.extend(bytes);
@@ -286,6 +425,18 @@ impl Upstream {
         ) {
             self.sending += 1;
         }
+    }
+
+    /// Sends SQL of our own ahead of a request, which fails if this does.
+    fn send_ahead(&mut self, sql: &[u8]) {
+        if sql.is_empty() {
+            return;
+        }
+        let mut out = Vec::new();
+        message::put_query(&mut out, sql);
+        self.server.wire.output.extend(&out);
+        self.server.owed.push(Request::Query, Fate::Settings);
+        self.server.unnamed = None;
     }
 
     /// Sends SQL of our own; its reply goes to the client.
@@ -309,10 +460,11 @@ impl Upstream {
         }
     }
 
-    /// Parses what the server has already, so that it refuses. That takes nothing away from it.
-    fn send_refused_parse(&mut self, statement: &Statement) {
+    /// Parses under a name that the server has given already, so that it refuses. That takes
+    /// nothing away from it. What is wrong with the text itself, it says first.
+    fn send_refused_parse(&mut self, name: &str, definition: &[u8]) {
         let mut out = Vec::new();
-        message::put_parse(&mut out, statement.name.as_bytes(), &statement.definition);
+        message::put_parse(&mut out, name.as_bytes(), definition);
         self.send(&out, Request::Parse(0));
     }
 
@@ -378,6 +530,18 @@ impl Upstream {
     }
 }
 
+impl Upstream {
+    /// Asks the server what it holds for the session.
+    pub fn send_holdings_question(&mut self) {
+        let mut out = Vec::new();
+        message::put_query(&mut out, HOLDINGS);
+        self.server.wire.output.extend(&out);
+        self.server.owed.push(Request::Query, Fate::Holdings);
+        self.server.unnamed = None;
+        self.ends_pins = false;
+    }
+}
+
 /// The statement that answers `SHOW causeway.*`: made anew each time, because the value changes.
 const SHOW_STATEMENT: &str = "causeway_show";
 
@@ -387,6 +551,20 @@ const SHOW_ID: StatementId = StatementId::MAX;
 /// DEALLOCATE ALL, DISCARD ALL: no rollback brings back what they drop.
 pub(super) fn deallocates_all(effect: &Effect) -> bool {
     matches!(effect, Effect::DiscardAll | Effect::Deallocate(None))
+}
+
+/// The statement that a Parse, a Bind or a Describe names.
+fn statement_of(frame: &[u8]) -> Option<&str> {
+    let body = frame.get(HEADER..)?;
+    let name = match frame.first() {
+        Some(&frontend::BIND) => bind_parts(body)?.1,
+        Some(&frontend::PARSE) => cstring(body)?.0,
+        _ => match target(body)? {
+            Target::Statement(name) => name,
+            Target::Portal(_) => return None,
+        },
+    };
+    std::str::from_utf8(name).ok()
 }
 
 /// The portal that a Bind or an Execute names.

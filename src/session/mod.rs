@@ -10,6 +10,7 @@ mod attach;
 pub mod cancels;
 mod dispatch;
 mod metrics;
+mod pins;
 pub mod preferences;
 mod relay;
 mod release;
@@ -35,9 +36,10 @@ use crate::protocol::error::{Fault, SqlState};
 use crate::protocol::message::TransactionStatus;
 use crate::routing::{Floor, NodeSet};
 use crate::server::Reported;
-use crate::sql::{Begin, Classifier, PinReason};
+use crate::sql::{Begin, Classifier};
 
 use cancels::{Cancels, Registration};
+use pins::Pins;
 use preferences::Preferences;
 use relay::{Event, Inflow};
 use statements::{ClientStatements, Prepared};
@@ -122,7 +124,9 @@ pub struct Session {
     mode: Mode,
     upstream: Option<Box<Upstream>>,
     local: LocalTransaction,
-    pin: Option<PinReason>,
+    pins: Pins,
+    /// The server that the session is pinned to, while another one answers a read.
+    parked: Option<Box<Upstream>>,
     floor: Floor,
     settings: Tracked,
     /// The `causeway.*` settings, with transactions like the others.
@@ -181,7 +185,8 @@ impl Session {
             mode,
             upstream: None,
             local: LocalTransaction::None,
-            pin: None,
+            pins: Pins::NONE,
+            parked: None,
             floor: Floor::default(),
             preferences: services.options.preferences.with(&wishes),
             settings: Tracked::new(settings),
@@ -239,11 +244,16 @@ impl Session {
             self.say(warning);
         }
         if let Some(plan) = self.answer_locally(plan)? {
-            if self.upstream.is_none()
-                && let Err(fault) = self.attach(&plan).await
-            {
-                self.refuse(&plan, &fault);
-                return Ok(());
+            if self.may_read_elsewhere(&plan) {
+                self.park();
+            }
+            if self.upstream.is_none() {
+                if let Err(fault) = self.attach(&plan).await {
+                    self.refuse(&plan, &fault);
+                    return Ok(());
+                }
+            } else if self.keeps_server() {
+                self.note_kept_server(&plan);
             }
             self.dispatch(plan);
         }

@@ -14,7 +14,7 @@ use crate::protocol::frame::{HEADER, Header, frontend};
 use crate::protocol::message;
 use crate::protocol::owed::{Fate, OutOfStep, Request};
 use crate::routing::Role;
-use crate::sql::{Class, PinReason};
+use crate::sql::Class;
 
 /// What the relay cannot settle itself.
 pub enum Event {
@@ -87,6 +87,9 @@ impl Session {
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         loop {
+            if self.upstream.is_none() {
+                self.unpark();
+            }
             if let Some(event) = self.take_request() {
                 return Poll::Ready(event);
             }
@@ -341,9 +344,10 @@ impl Session {
         if self.must_leave_replica() {
             return Taken::Nothing;
         }
+        let is_kept = self.keeps_server();
         match self
             .plan
-            .take_if(|plan| may_go_now(self.upstream.as_deref(), self.pin, plan))
+            .take_if(|plan| may_go_now(self.upstream.as_deref(), is_kept, plan))
         {
             Some(plan) => Taken::Event(Event::Request(plan)),
             None => Taken::Nothing,
@@ -482,7 +486,7 @@ fn violation(what: &str) -> Taken {
 }
 
 /// Whether a run may be sent although replies are still under way.
-fn may_go_now(upstream: Option<&Upstream>, pin: Option<PinReason>, plan: &Plan) -> bool {
+fn may_go_now(upstream: Option<&Upstream>, is_kept: bool, plan: &Plan) -> bool {
     let Some(upstream) = upstream else {
         return true;
     };
@@ -501,7 +505,7 @@ fn may_go_now(upstream: Option<&Upstream>, pin: Option<PinReason>, plan: &Plan) 
     if plan.has_effects || upstream.changes_session() {
         return false;
     }
-    let in_step = upstream.is_in_transaction() || pin.is_some();
+    let in_step = upstream.is_in_transaction() || is_kept;
     match upstream.role {
         // Behind other statements a read may just as well follow them; behind a capture alone it
         // had better wait for it, and then go near.

@@ -13,11 +13,32 @@ use crate::protocol::frame::{bind_parts, frames, frontend, parse_parts};
 use crate::protocol::message;
 use crate::protocol::owed::Fate;
 use crate::routing::Role;
+use crate::server::HELD_SQL_STATEMENTS;
+use crate::sql::Effect;
 
 impl Session {
-    /// The session keeps its server past the transaction.
+    /// The session keeps its server past the transaction: the one that it has at present, unless
+    /// that stands in for the one it is pinned to.
     pub(super) fn keeps_server(&self) -> bool {
-        self.pin.is_some() || self.mode == Mode::Session
+        (!self.pins.is_none() || self.mode == Mode::Session) && self.parked.is_none()
+    }
+
+    /// Lays the server aside that the session is pinned to, so that another one can answer a read.
+    pub(super) fn park(&mut self) {
+        if let Some(mut upstream) = self.upstream.take() {
+            self.note_footprint(&upstream);
+            upstream.footprint = Footprint::None;
+            self.cancel.slot().disarm();
+            self.parked = Some(upstream);
+        }
+    }
+
+    /// Takes the server up again that the session is pinned to.
+    pub(super) fn unpark(&mut self) {
+        if let Some(upstream) = self.parked.take() {
+            self.cancel.slot().aim(upstream.server.cancel_target());
+            self.upstream = Some(upstream);
+        }
     }
 
     /// Gives a server back that has nothing more to do for this session.
@@ -31,6 +52,10 @@ impl Session {
         } = *upstream;
         server.settings = applied.current().clone();
         let free = self.cancel.slot().disarm();
+        if server.sql_statements.len() > HELD_SQL_STATEMENTS {
+            server.discard();
+            return;
+        }
         match afterwards {
             Afterwards::Discard => server.discard(),
             Afterwards::Pool if free => drop(server),
@@ -144,35 +169,61 @@ impl Session {
         if let Some(plan) = self.plan.take() {
             self.forget_parses(&plan);
         }
+        self.forget_names(retained.bytes());
         let mut input = retained;
         input.extend(self.client.input.bytes());
         self.client.input = input;
         self.forget_retained();
     }
 
-    fn learn_writes(&self, retained: &[u8]) {
+    /// The statements that a run has prepared will be prepared again by it.
+    fn forget_names(&mut self, retained: &[u8]) {
+        let parses = frames(retained).filter(|frame| frame.tag == frontend::PARSE);
+        for parts in parses.filter_map(|frame| parse_parts(frame.body())) {
+            let known = self.statements.get(parts.name);
+            if known.is_some_and(|known| *known.definition == *parts.definition) {
+                self.statements.close(parts.name);
+            }
+        }
+    }
+
+    fn learn_writes(&mut self, retained: &[u8]) {
         for frame in frames(retained) {
             let body = frame.body();
             match frame.tag {
-                frontend::QUERY => {
-                    let text = body.strip_suffix(b"\0").unwrap_or(body);
-                    self.services.classifier.remember_as_write(text);
-                }
+                frontend::QUERY => self.learn_write(body.strip_suffix(b"\0").unwrap_or(body)),
                 frontend::PARSE => {
                     if let Some(parts) = parse_parts(body) {
-                        self.services.classifier.remember_as_write(parts.text);
+                        self.learn_write(parts.text);
                     }
                 }
                 frontend::BIND => {
-                    let statement =
-                        bind_parts(body).and_then(|(_, name, _)| self.statements.get(name));
+                    let name = bind_parts(body).map(|(_, name, _)| name);
+                    let statement = name.and_then(|name| self.statements.get(name)).cloned();
                     if let Some(statement) = statement {
-                        self.services.classifier.remember_as_write(statement.text());
+                        self.learn_write(statement.text());
                         statement.learn_write();
+                    } else if let Some(Ok(name)) = name.map(std::str::from_utf8) {
+                        self.statements.learn_write_in_sql(name);
                     }
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// What EXECUTE runs is the session's own: others may have another statement of that name.
+    fn learn_write(&mut self, text: &[u8]) {
+        let decision = self.services.classifier.classify(text).decision;
+        let mut executes = false;
+        for effect in &decision.effects {
+            if let Effect::Execute(name) = effect {
+                self.statements.learn_write_in_sql(name);
+                executes = true;
+            }
+        }
+        if !executes {
+            self.services.classifier.remember_as_write(text);
         }
     }
 
@@ -243,10 +294,17 @@ impl Session {
 
     /// The session is over: what its server still does is of no use to anybody.
     pub(super) fn leave(&mut self) {
+        if let Some(parked) = self.parked.take() {
+            parked.server.discard();
+        }
         let Some(upstream) = self.upstream.take() else {
             return;
         };
-        let busy = upstream.owes_client();
+        // One that waits for the rest of a message or for COPY data runs nothing: no cancel request
+        // would end that, and the end of the connection does.
+        let waits =
+            upstream.server.owed.is_copying_in() || matches!(self.inflow, Inflow::Through(_));
+        let busy = upstream.owes_client() && !waits;
         self.cancel.slot().disarm();
         let server = upstream.server;
         if !busy {

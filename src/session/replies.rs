@@ -1,21 +1,24 @@
 //! What comes back from the server: forwarded, swallowed, captured. Messages are not decoded; the
 //! queue of owed replies says what each belongs to.
 
+use std::sync::Arc;
 use std::task::Context;
+use std::time::Instant;
 
 use super::dispatch::{deallocates_all, put_synthetic};
+use super::pins::{self, Pins};
 use super::relay::{Failure, Inflow};
 use super::upstream::{Afterwards, Cycle, Footprint, Partial, Refused, TransactionEnd, Upstream};
 use super::{LocalTransaction, Session};
 use crate::net::buffer::CHUNK;
-use crate::protocol::error::{SqlState, summary};
-use crate::protocol::frame::{HEADER, Header, backend, parameter_status};
+use crate::protocol::error::{SqlState, spliced, summary};
+use crate::protocol::frame::{HEADER, Header, backend, parameter_status, single_value};
 use crate::protocol::message::{TransactionStatus, captured_lsn, shows_result};
 use crate::protocol::owed::{Fate, OutOfStep, Progress, Request};
 use crate::routing::{Lsn, Role};
-use crate::server::Reported;
 use crate::server::reported::is_of_the_node;
 use crate::server::settings::{DATESTYLE, quoted};
+use crate::server::{Reported, STATEMENT_PREFIX};
 use crate::sql::{Decision, Effect, PinReason};
 
 use super::preferences::PREFIX;
@@ -35,8 +38,8 @@ enum Verdict {
     /// Forward it: it shows something of a held run's result.
     Show,
     Drop,
-    /// Forward this message of ours in its place.
-    Instead(Vec<u8>),
+    /// Forward this in its place.
+    Replace(Vec<u8>),
     /// The replica has refused: drop it, and what has been forwarded of this run so far.
     TakeBack,
 }
@@ -126,7 +129,8 @@ impl Session {
                 .map_err(|error| Failure::OutOfStep(OutOfStep(error.tag)))?;
             let Some(header) = header else { break };
             let there = header.size.min(bytes.len() - *at);
-            if there < header.size && is_looked_into(header.tag) && header.size <= CHUNK {
+            let looks = is_looked_into(header.tag, upstream.server.owed.next_fate());
+            if there < header.size && looks && header.size <= CHUNK {
                 break;
             }
             let frame = &bytes[*at..*at + there];
@@ -142,9 +146,9 @@ impl Session {
                     *run = *at + there;
                     Fate::Swallow
                 }
-                Verdict::Instead(message) => {
+                Verdict::Replace(other) => {
                     self.client.output.extend(&bytes[*run..*at]);
-                    self.client.output.extend(&message);
+                    self.client.output.extend(&other);
                     *run = *at + there;
                     Fate::Swallow
                 }
@@ -197,9 +201,11 @@ impl Session {
             backend::PARAMETER_STATUS => return Ok(self.parameter_changed(upstream, body)),
             backend::NOTIFICATION_RESPONSE => return Ok(self.notified(upstream, frame)),
             backend::NOTICE_RESPONSE => {
-                return Ok(match upstream.server.owed.fate_of_notice() {
+                return Ok(match upstream.server.owed.next_fate() {
                     Fate::Forward => Verdict::Forward,
-                    Fate::Swallow | Fate::Settings | Fate::Capture => Verdict::Drop,
+                    Fate::Swallow | Fate::Settings | Fate::Capture | Fate::Holdings => {
+                        Verdict::Drop
+                    }
                 });
             }
             backend::ERROR_RESPONSE if upstream.server.owed.is_empty() => {
@@ -214,21 +220,21 @@ impl Session {
             .receive(tag, |request| voided.push(request));
         let received = received.map_err(Failure::OutOfStep)?;
         self.void(upstream, &voided);
+        if tag == backend::COMMAND_COMPLETE && received.fate == Fate::Forward {
+            upstream.note_transaction_end(body);
+        }
         match received.progress {
             Progress::Within => {
                 if tag == backend::FUNCTION_CALL_RESPONSE && received.fate == Fate::Capture {
                     upstream.captured = captured_lsn(body).map(Lsn);
                 }
-                if tag == backend::COMMAND_COMPLETE {
-                    upstream.note_transaction_end(body);
+                if tag == backend::DATA_ROW && received.fate == Fate::Holdings {
+                    upstream.holdings = single_value(body).map(pins::holdings);
                 }
             }
             Progress::Done(request) => {
                 if let Request::Parse(id) = request {
                     self.statements.confirmed(id);
-                }
-                if tag == backend::COMMAND_COMPLETE {
-                    upstream.note_transaction_end(body);
                 }
             }
             Progress::CopyIn { ignored_syncs } => upstream.sending -= ignored_syncs,
@@ -259,20 +265,22 @@ impl Session {
 
     /// Who is notified of its own doing knows it by the process number, which for the client is the
     /// one of its cancel key.
-    fn notified(&self, upstream: &Upstream, frame: &[u8]) -> Verdict {
+    /// Whoever is notified by another looks next for what it has been told of.
+    fn notified(&mut self, upstream: &Upstream, frame: &[u8]) -> Verdict {
         let process = HEADER..HEADER + size_of::<u32>();
         let own = upstream.server.cancel_target().key.pid.to_be_bytes();
         if frame.get(process.clone()) != Some(&own[..]) {
+            self.floor.raise_to_primary_after(Instant::now());
             return Verdict::Forward;
         }
         let mut message = frame.to_vec();
         message[process].copy_from_slice(&self.cancel.pid().to_be_bytes());
-        Verdict::Instead(message)
+        Verdict::Replace(message)
     }
 
     /// A server that nothing was asked of says why it goes away.
     fn last_words(&self, upstream: &mut Upstream) -> Verdict {
-        if self.pin.is_some() || upstream.is_in_transaction() {
+        if self.keeps_server() || upstream.is_in_transaction() {
             upstream.cycle = Cycle::Fatal;
             Verdict::Forward
         } else {
@@ -283,10 +291,16 @@ impl Session {
     /// Takes back what is thought of requests that have failed or were skipped. A server's books
     /// are undone backwards: one cycle may give it a statement and take it away again.
     fn void(&mut self, upstream: &mut Upstream, requests: &[Request]) {
+        let mut names_changed = false;
         for request in requests {
             if let Request::Parse(id @ 1..) = request {
                 self.statements.void(*id);
+                names_changed = true;
             }
+        }
+        // What has been surveyed behind it may count on that statement: it is surveyed again.
+        if names_changed && let Some(plan) = self.plan.take() {
+            self.forget_parses(&plan);
         }
         for request in requests.iter().rev() {
             match request {
@@ -315,6 +329,8 @@ impl Session {
                 upstream.footprint = Footprint::Unknown;
                 return Ok(Verdict::Drop);
             }
+            // The pins stay as they are, and the next statement that may end one asks again.
+            Fate::Holdings => return Ok(Verdict::Drop),
             // It was made void by an error that has been dealt with.
             Fate::Swallow if upstream.refused.is_some() => return Ok(Verdict::Drop),
             Fate::Forward | Fate::Swallow => {}
@@ -327,13 +343,38 @@ impl Session {
             upstream.server.owed.swallow_all();
             return Ok(Verdict::TakeBack);
         }
+        if is_outdated_plan(said.code, said.message) {
+            self.services.prepared.begin_anew();
+        }
         self.held_from = None;
         upstream.cycle = if said.fatal {
             Cycle::Fatal
         } else {
             Cycle::Failed
         };
-        Ok(Verdict::Forward)
+        Ok(match self.in_the_client_s_words(said.code, frame) {
+            Some(error) => Verdict::Replace(error),
+            None => Verdict::Forward,
+        })
+    }
+
+    /// An ErrorResponse that names a prepared statement as the server knows it, with the client's
+    /// own name for it instead.
+    fn in_the_client_s_words(&mut self, code: SqlState, frame: &[u8]) -> Option<Vec<u8>> {
+        let about_statements = matches!(
+            code,
+            SqlState::INVALID_SQL_STATEMENT_NAME
+                | SqlState::DUPLICATE_PREPARED_STATEMENT
+                | SqlState::PROTOCOL_VIOLATION
+        );
+        let body = frame.get(HEADER..).filter(|_| about_statements)?;
+        let start = memchr::memmem::find(body, STATEMENT_PREFIX.as_bytes())?;
+        let number = &body[start + STATEMENT_PREFIX.len()..];
+        let digits = number.iter().take_while(|byte| byte.is_ascii_digit());
+        let number = &number[..digits.count()];
+        let id = std::str::from_utf8(number).ok()?.parse().ok()?;
+        let end = start + STATEMENT_PREFIX.len() + number.len();
+        Some(spliced(body, start..end, &self.statements.name_of(id)?))
     }
 
     fn ready(&mut self, upstream: &mut Upstream, fate: Fate, body: &[u8]) -> Result<(), Failure> {
@@ -343,6 +384,7 @@ impl Session {
         match fate {
             Fate::Forward => self.cycle_ended(upstream, status),
             Fate::Capture => self.captured(upstream, status),
+            Fate::Holdings => self.told_holdings(upstream),
             Fate::Swallow | Fate::Settings => {}
         }
         Ok(())
@@ -371,10 +413,15 @@ impl Session {
             && *of == cycle
             && let Some((_, decision)) = upstream.effects.pop_front()
         {
+            upstream.changes_catalogue |= decision.is_ddl;
             match upstream.cycle {
                 Cycle::Well => self.apply(upstream, &decision),
                 Cycle::Failed | Cycle::Fatal => self.apply_failed(upstream, &decision),
             }
+        }
+        if upstream.changes_catalogue && status == TransactionStatus::Idle {
+            self.services.prepared.begin_anew();
+            upstream.changes_catalogue = false;
         }
         let trackers = [&mut self.settings, &mut self.wishes, &mut upstream.applied];
         for tracked in trackers {
@@ -391,6 +438,7 @@ impl Session {
         }
         upstream.receiving += 1;
         upstream.cycle = Cycle::Well;
+        upstream.deallocated = None;
         upstream.ends.clear();
         if status == TransactionStatus::Idle {
             upstream.portals.clear();
@@ -411,8 +459,20 @@ impl Session {
                     upstream.applied.apply(effect, committed);
                 }
                 Effect::Pin(reason) => self.pin_to_server(*reason),
-                Effect::Deallocate(Some(name)) => self.statements.close(name.as_bytes()),
-                Effect::Deallocate(None) => self.statements.close_all(),
+                Effect::Prepare(prepare) => {
+                    let text: Arc<[u8]> = (*prepare.text).into();
+                    let held = &mut upstream.server.sql_statements;
+                    held.insert(prepare.name.clone(), Arc::clone(&text));
+                    self.statements.prepare_in_sql(prepare, text);
+                }
+                Effect::Deallocate(Some(name)) => {
+                    self.statements.close(name.as_bytes());
+                    upstream.server.sql_statements.remove(name);
+                }
+                Effect::Deallocate(None) => {
+                    self.statements.close_all();
+                    upstream.server.sql_statements.clear();
+                }
                 _ => {
                     let whole = whole_setting(effect, decision, &upstream.server.reported);
                     let effect = whole.as_ref().unwrap_or(effect);
@@ -422,8 +482,12 @@ impl Session {
                 }
             }
             if matches!(effect, Effect::DiscardAll) {
-                self.pin = None;
+                if !self.pins.end_with_discard_all() {
+                    upstream.afterwards = Afterwards::Discard;
+                }
+                self.unpin(Pins::NONE);
                 self.statements.close_all();
+                upstream.server.sql_statements.clear();
             }
         }
         self.preferences
@@ -442,23 +506,51 @@ impl Session {
                 Effect::Pin(
                     reason @ (PinReason::SqlPrepare | PinReason::Load | PinReason::Unknown),
                 ) if several => self.pin_to_server(*reason),
-                effect if deallocates_all(effect) => upstream.afterwards = Afterwards::Discard,
+                Effect::Prepare(_) if several => self.pin_to_server(PinReason::SqlPrepare),
+                effect if deallocates_all(effect) => match upstream.deallocated.take() {
+                    Some(statements) if !several => upstream.server.statements = statements,
+                    _ => upstream.afterwards = Afterwards::Discard,
+                },
                 _ => {}
             }
         }
         if is_torn(decision) || committed {
-            self.pin_to_server(PinReason::Unknown);
+            match upstream.role {
+                Role::Primary => self.pin_to_server(PinReason::Unknown),
+                // A READ ONLY transaction: a session cannot stay there. The server may differ from
+                // what is known of it.
+                Role::Replica => upstream.afterwards = Afterwards::Discard,
+            }
         }
     }
 
     fn pin_to_server(&mut self, reason: PinReason) {
-        if self.pin.replace(reason).is_none() {
+        if self.pins.add(reason) {
             tracing::debug!(
                 pid = self.cancel.pid(),
                 ?reason,
                 "a session is pinned to its server"
             );
             self.services.metrics.pinned(reason);
+        }
+    }
+
+    fn unpin(&mut self, left: Pins) {
+        if self.pins != left {
+            let reasons = left.to_string();
+            tracing::debug!(
+                pid = self.cancel.pid(),
+                reasons,
+                "what pins a session has changed"
+            );
+            self.pins = left;
+        }
+    }
+
+    /// The server has said what it holds; without a word everything stays as it was.
+    fn told_holdings(&mut self, upstream: &mut Upstream) {
+        if let Some(holdings) = upstream.holdings.take() {
+            self.unpin(self.pins.as_told(holdings));
         }
     }
 
@@ -471,6 +563,9 @@ impl Session {
             && !matches!(self.inflow, Inflow::Through(_));
         if done && upstream.footprint == Footprint::Deep && self.has_replicas() {
             upstream.send_capture();
+            self.upstream = Some(upstream);
+        } else if done && self.pins.can_be_asked_for() && upstream.may_hold_less() {
+            upstream.send_holdings_question();
             self.upstream = Some(upstream);
         } else if done && self.local == LocalTransaction::None && !self.keeps_server() {
             self.release(upstream);
@@ -509,16 +604,17 @@ fn whole_setting(effect: &Effect, decision: &Decision, reported: &Reported) -> O
 }
 
 /// Messages that are looked into, and must therefore be there whole.
-fn is_looked_into(tag: u8) -> bool {
-    matches!(
-        tag,
+fn is_looked_into(tag: u8, fate: Fate) -> bool {
+    match tag {
         backend::COMMAND_COMPLETE
-            | backend::ERROR_RESPONSE
-            | backend::FUNCTION_CALL_RESPONSE
-            | backend::NOTIFICATION_RESPONSE
-            | backend::PARAMETER_STATUS
-            | backend::READY_FOR_QUERY
-    )
+        | backend::ERROR_RESPONSE
+        | backend::FUNCTION_CALL_RESPONSE
+        | backend::NOTIFICATION_RESPONSE
+        | backend::PARAMETER_STATUS
+        | backend::READY_FOR_QUERY => true,
+        backend::DATA_ROW => fate == Fate::Holdings,
+        _ => false,
+    }
 }
 
 /// Effects that are answered with COMMIT, ROLLBACK or PREPARE TRANSACTION.
@@ -532,8 +628,8 @@ fn ends_transaction(effect: &Effect) -> bool {
     )
 }
 
-/// A text that failed, and that may have committed part of what it changed.
-fn is_torn(decision: &Decision) -> bool {
+/// A text that may have committed part of what it changed, should it fail.
+pub(super) fn is_torn(decision: &Decision) -> bool {
     let divides = |effect: &Effect| {
         matches!(
             effect,
@@ -546,6 +642,12 @@ fn is_torn(decision: &Decision) -> bool {
         )
     };
     decision.statements > 1 && decision.effects.iter().any(divides)
+}
+
+/// The columns of a prepared statement's result are no longer those that were described. Whoever
+/// prepares it again gets a new one, on every server.
+fn is_outdated_plan(code: SqlState, message: &[u8]) -> bool {
+    code == SqlState::FEATURE_NOT_SUPPORTED && message == b"cached plan must not change result type"
 }
 
 /// Whether a replica's error says that the statement should run elsewhere.

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use crate::protocol::frame::cstring;
 use crate::protocol::owed::StatementId;
 use crate::server::{UnnamedTag, statement_name};
-use crate::sql::{Classified, Classifier};
+use crate::sql::{Class, Classified, Classifier, SqlPrepare};
 
 /// A prepared statement as all sessions share it.
 #[derive(Debug)]
@@ -92,6 +92,13 @@ impl Prepared {
         statement
     }
 
+    /// A table, a view or a function may have changed: what is prepared from now on shares nothing
+    /// with what was prepared before, whose plans, and whose results' columns, may be out of date.
+    pub fn begin_anew(&self) {
+        let mut known = self.by_hash.lock().unwrap_or_else(PoisonError::into_inner);
+        known.statements.clear();
+    }
+
     fn next_id(&self) -> StatementId {
         match self.next.fetch_add(1, Ordering::Relaxed) {
             0 => self.next.fetch_add(1, Ordering::Relaxed),
@@ -119,10 +126,15 @@ impl Known {
 #[derive(Default)]
 pub struct ClientStatements {
     named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    /// By SQL PREPARE.
+    in_sql: HashMap<Box<str>, PreparedInSql>,
     unnamed: Option<Arc<Unnamed>>,
     unnamed_count: u64,
     /// Named Parses that were sent and not yet answered, oldest first.
     unconfirmed: VecDeque<(StatementId, Box<[u8]>)>,
+    /// The name in a Parse that an error may yet be about, though the statement has another name or
+    /// none.
+    parsed: Option<(StatementId, Box<[u8]>)>,
 }
 
 /// The unnamed statement, kept so that it can follow the client to another server.
@@ -133,13 +145,23 @@ pub struct Unnamed {
     pub tag: UnnamedTag,
 }
 
+/// What SQL PREPARE has made.
+pub struct PreparedInSql {
+    /// The PREPARE itself: it makes the same on another server.
+    pub text: Arc<[u8]>,
+    /// Where the statement may run.
+    pub class: Class,
+}
+
+/// Statements that one client may have prepared at a time. PostgreSQL has no such limit, but
+/// also gives each client memory of its own.
+pub const MOST_STATEMENTS: usize = 10_000;
+
 /// What became of a named Parse.
 pub enum Registered {
     /// The name is the statement's now.
     New(Arc<Statement>),
-    /// The name has this very definition already.
-    Same,
-    /// The name belongs to another statement: PostgreSQL refuses it.
+    /// The name belongs to a statement already: PostgreSQL refuses it, even if it is the same.
     Taken(Arc<Statement>),
 }
 
@@ -148,18 +170,72 @@ impl ClientStatements {
         self.named.get(name)
     }
 
+    /// The client's own name for a shared statement that an error is about: the one that was parsed
+    /// in vain, or one of those that the statement has.
+    pub fn name_of(&mut self, id: StatementId) -> Option<Box<[u8]>> {
+        if let Some((_, name)) = self.parsed.take_if(|(parsed, _)| *parsed == id) {
+            return Some(name);
+        }
+        let mut named = self.named.iter();
+        let (name, _) = named.find(|(_, statement)| statement.id == id)?;
+        Some(name.clone())
+    }
+
+    /// A Parse of a name that this statement has is on its way to be refused.
+    pub fn will_be_refused(&mut self, id: StatementId, name: &[u8]) {
+        self.parsed = Some((id, name.into()));
+    }
+
     pub fn unnamed(&self) -> Option<&Arc<Unnamed>> {
         self.unnamed.as_ref()
     }
 
     pub fn register(&mut self, name: &[u8], statement: Arc<Statement>) -> Registered {
         match self.named.get(name) {
-            Some(known) if known.id == statement.id => Registered::Same,
             Some(known) => Registered::Taken(Arc::clone(known)),
             None => {
                 self.named.insert(name.into(), Arc::clone(&statement));
                 Registered::New(statement)
             }
+        }
+    }
+
+    /// No further name may be prepared before one is deallocated.
+    pub fn is_full(&self) -> bool {
+        self.named.len() + self.in_sql.len() >= MOST_STATEMENTS
+    }
+
+    /// Under this name something is prepared, by whatever means.
+    pub fn has(&self, name: &[u8]) -> bool {
+        self.named.contains_key(name) || self.has_in_sql(name)
+    }
+
+    pub fn has_in_sql(&self, name: &[u8]) -> bool {
+        std::str::from_utf8(name).is_ok_and(|name| self.in_sql.contains_key(name))
+    }
+
+    pub fn in_sql(&self, name: &str) -> Option<&PreparedInSql> {
+        self.in_sql.get(name)
+    }
+
+    pub fn has_any_in_sql(&self) -> bool {
+        !self.in_sql.is_empty()
+    }
+
+    pub fn names_in_sql(&self) -> impl Iterator<Item = &str> {
+        self.in_sql.keys().map(|name| &**name)
+    }
+
+    pub fn prepare_in_sql(&mut self, prepare: &SqlPrepare, text: Arc<[u8]>) {
+        let class = prepare.class;
+        self.in_sql
+            .insert(prepare.name.clone(), PreparedInSql { text, class });
+    }
+
+    /// A replica has refused it: it goes to the primary from now on.
+    pub fn learn_write_in_sql(&mut self, name: &str) {
+        if let Some(statement) = self.in_sql.get_mut(name) {
+            statement.class = Class::Write;
         }
     }
 
@@ -210,12 +286,16 @@ impl ClientStatements {
             self.unnamed = None;
         } else {
             self.named.remove(name);
+            if let Ok(name) = std::str::from_utf8(name) {
+                self.in_sql.remove(name);
+            }
         }
     }
 
     /// DEALLOCATE ALL, DISCARD ALL.
     pub fn close_all(&mut self) {
         self.named.clear();
+        self.in_sql.clear();
     }
 
     /// A named Parse is on its way to a server.
@@ -249,7 +329,7 @@ impl ClientStatements {
             if self.named.get(name).is_some_and(|known| known.id == id) {
                 self.named.remove(name);
             }
-            self.unconfirmed.pop_front();
+            self.parsed = self.unconfirmed.pop_front();
         }
     }
 }
@@ -270,6 +350,16 @@ mod tests {
         let one = intern(&prepared, "select 1");
         assert_eq!(one.id, intern(&prepared, "select 1").id);
         assert_ne!(one.id, intern(&prepared, "select 2").id);
+    }
+
+    #[test]
+    fn behind_a_change_of_the_catalogue_nothing_is_shared_with_before() {
+        let prepared = Prepared::new();
+        let before = intern(&prepared, "select * from t");
+        prepared.begin_anew();
+        let after = intern(&prepared, "select * from t");
+        assert_ne!(before.id, after.id);
+        assert_eq!(after.id, intern(&prepared, "select * from t").id);
     }
 
     #[test]
@@ -296,7 +386,7 @@ mod tests {
         client.sent(one.id, b"s");
         assert!(matches!(
             client.register(b"s", Arc::clone(&one)),
-            Registered::Same
+            Registered::Taken(_)
         ));
         assert!(matches!(
             client.register(b"s", Arc::clone(&two)),

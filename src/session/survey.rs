@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::Session;
 use super::preferences::{self, PREFIX, stricter};
-use super::statements::{Registered, Statement, Unnamed};
+use super::replies::is_torn;
+use super::statements::{MOST_STATEMENTS, Registered, Statement, Unnamed};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::frame::{
     Frame, HEADER, Header, Target, bind_parts, cstring, frontend, parse_parts, target,
@@ -34,7 +35,8 @@ pub struct Plan {
     pub begins: Option<Begin>,
     /// COMMIT, ROLLBACK or PREPARE TRANSACTION is among its statements.
     pub ends_transaction: bool,
-    /// Some statement changes more than data.
+    /// Some statement changes more than data, or mentions what SQL has prepared: it is sent when all
+    /// before it has been answered.
     pub has_effects: bool,
     /// A statement may put the server into COPY IN mode.
     pub copies_in: bool,
@@ -106,10 +108,12 @@ pub enum What {
     FunctionCall,
     ParseUnnamed(Arc<Unnamed>),
     ParseNew(Arc<Statement>),
-    /// The name has this very statement already.
+    /// Of `SHOW causeway.*`, which no server has to know.
     ParseKnown,
-    /// The name has another statement: the server that has that one refuses.
+    /// The name has a statement: the server that has that one refuses.
     ParseTaken(Arc<Statement>),
+    /// SQL has prepared another statement of the name: the server that has that one refuses.
+    ParseTakenInSql,
     BindUnnamed(Arc<Unnamed>),
     BindNamed(Arc<Statement>),
     /// To a name that the client has not prepared: for the server to refuse.
@@ -194,6 +198,8 @@ impl Session {
             });
             at += header.size;
         }
+        // What comes later in the cycle may mention what SQL has prepared.
+        plan.has_effects |= !plan.is_whole_cycle() && self.statements.has_any_in_sql();
         Ok(Surveyed::Plan(plan))
     }
 
@@ -204,6 +210,10 @@ impl Session {
                 let text = body.strip_suffix(b"\0").ok_or_else(|| malformed("Query"))?;
                 let classified = self.services.classifier.classify(text);
                 self.account(&classified, plan);
+                // Should it fail, the session is pinned: that can be done on the primary only.
+                if is_torn(&classified.decision) {
+                    plan.class = plan.class.max(Class::PrimaryRead);
+                }
                 Ok(What::Query(classified.decision))
             }
             frontend::PARSE => self.survey_parse(body, plan),
@@ -267,6 +277,13 @@ impl Session {
                 What::ParseUnnamed(unnamed)
             });
         }
+        if !self.statements.has(parts.name) && self.statements.is_full() {
+            plan.refusal = Some(too_many_statements());
+        }
+        if self.statements.has_in_sql(parts.name) {
+            plan.has_effects = true;
+            return Ok(What::ParseTakenInSql);
+        }
         let statement = self
             .services
             .prepared
@@ -279,7 +296,6 @@ impl Session {
                 What::ParseKnown
             }
             Registered::New(statement) => What::ParseNew(statement),
-            Registered::Same => What::ParseKnown,
             Registered::Taken(known) => What::ParseTaken(known),
         })
     }
@@ -314,8 +330,12 @@ impl Session {
                 }
             }
             None => {
-                // It may be one that SQL PREPARE has made, on the server of a pinned session.
-                plan.class = Class::Write;
+                let in_sql = std::str::from_utf8(name).ok();
+                let in_sql = in_sql.and_then(|name| self.statements.in_sql(name));
+                let class = in_sql.map_or(Class::Write, |statement| statement.class);
+                plan.has_effects = true;
+                plan.class = plan.class.max(class);
+                plan.level.get_or_insert(self.preferences.level);
                 unknown
             }
         }
@@ -375,6 +395,12 @@ impl Session {
         for effect in &decision.effects {
             plan.has_effects = true;
             match effect {
+                Effect::Execute(name) => {
+                    plan.class = plan.class.max(self.class_of_prepared(name, decision));
+                }
+                Effect::Prepare(_) if self.statements.is_full() => {
+                    plan.refusal = Some(too_many_statements());
+                }
                 Effect::Begin(begin) => plan.begins = Some(*begin),
                 Effect::Commit { chain } | Effect::Rollback { chain } => {
                     plan.ends_transaction = true;
@@ -401,6 +427,35 @@ impl Session {
             }
         }
     }
+}
+
+impl Session {
+    /// Where EXECUTE of this name may run: as what was prepared, here or earlier in the same text.
+    fn class_of_prepared(&self, name: &str, decision: &Decision) -> Class {
+        let earlier = decision.effects.iter().find_map(|effect| match effect {
+            Effect::Prepare(prepare) if *prepare.name == *name => Some(prepare.class),
+            _ => None,
+        });
+        let in_sql = || {
+            self.statements
+                .in_sql(name)
+                .map(|statement| statement.class)
+        };
+        let by_protocol = || {
+            let statement = self.statements.get(name.as_bytes())?;
+            let decision = &statement.classified.decision;
+            let plain = decision.effects.is_empty() && !statement.is_learned_write();
+            plain.then_some(decision.class)
+        };
+        let class = earlier.or_else(in_sql).or_else(by_protocol);
+        class.unwrap_or(Class::Write)
+    }
+}
+
+fn too_many_statements() -> Fault {
+    let message = format!("more than {MOST_STATEMENTS} prepared statements in one session");
+    Fault::error(SqlState::PROGRAM_LIMIT_EXCEEDED, message)
+        .with_hint("Use DEALLOCATE, or the driver's limit for its statement cache.")
 }
 
 enum RunEnd {

@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::pins::Pins;
 use super::preferences::stricter;
 use super::tracked::Tracked;
 use crate::pool::Lent;
 use crate::protocol::message::TransactionStatus;
 use crate::protocol::owed::Fate;
 use crate::routing::{Level, Lsn, NodeIndex, Role};
+use crate::server::HeldStatements;
 use crate::sql::{Decision, Effect};
 
 /// A lent server with the session's business on it.
@@ -33,10 +35,18 @@ pub struct Upstream {
     /// How fresh the node had to be for what it was chosen for; none if that needed no data.
     pub level: Option<Level>,
     pub afterwards: Afterwards,
+    /// What the server had prepared before a Query that deallocates all, and that may yet fail.
+    pub deallocated: Option<HeldStatements>,
     pub partial: Option<Partial>,
     pub footprint: Footprint,
     /// A position that was captured and that the next ReadyForQuery confirms.
     pub captured: Option<Lsn>,
+    /// Something has been sent that may end what pins the session.
+    pub ends_pins: bool,
+    /// A statement that changes tables, views or functions has run, and may not be committed yet.
+    pub changes_catalogue: bool,
+    /// What the server has just said that it holds.
+    pub holdings: Option<Pins>,
     /// The replica would not run what it was sent; the run goes elsewhere when this one is at rest.
     pub refused: Option<Refused>,
 }
@@ -115,9 +125,13 @@ impl Upstream {
             portals: Vec::new(),
             level,
             afterwards: Afterwards::Pool,
+            deallocated: None,
             partial: None,
             footprint: Footprint::None,
             captured: None,
+            ends_pins: false,
+            changes_catalogue: false,
+            holdings: None,
             refused: None,
         }
     }
@@ -157,12 +171,19 @@ impl Upstream {
                     | Effect::RollbackTo(_)
                     | Effect::SetTransaction { .. }
                     | Effect::SetLocal { .. }
+                    | Effect::MayEndPin
+                    | Effect::Execute(_)
                     | Effect::Show(_)
             )
         };
         self.effects
             .iter()
             .any(|(_, decision)| decision.effects.iter().any(changes))
+    }
+
+    /// Something has been done since the server was last asked what it holds.
+    pub fn may_hold_less(&self) -> bool {
+        self.ends_pins
     }
 
     /// Whether what was chosen for reads at its level is fresh enough for reads at `level` too.

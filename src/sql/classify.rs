@@ -46,6 +46,13 @@ impl Part {
         Part::new(Class::Write, reason)
     }
 
+    pub fn ddl(reason: impl Into<String>) -> Self {
+        Part {
+            is_ddl: true,
+            ..Part::write(reason)
+        }
+    }
+
     pub fn pinned(pin: PinReason, reason: impl Into<String>) -> Self {
         Part::write(reason).with(Effect::Pin(pin))
     }
@@ -205,6 +212,10 @@ fn with_session_calls(text: &[u8], tokens: &[Token], mut part: Part) -> Part {
                 PinReason::Unknown
             }
             Some(Verdict::Session) => PinReason::Unknown,
+            _ if name.starts_with("pg_advisory_unlock") => {
+                part = part.with(Effect::MayEndPin);
+                continue;
+            }
             _ => continue,
         };
         let reason = format!("function {name}() changes the session");

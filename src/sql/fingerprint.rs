@@ -57,8 +57,9 @@ pub(super) fn fingerprint(secret: Secret, text: &[u8]) -> Fingerprint {
 }
 
 fn begins_data_statement(word: &[u8]) -> bool {
-    const WORDS: [&[u8]; 8] = [
+    const WORDS: [&[u8]; 9] = [
         b"select", b"insert", b"update", b"delete", b"with", b"values", b"table", b"merge",
+        b"execute",
     ];
     WORDS.iter().any(|known| word.eq_ignore_ascii_case(known))
 }

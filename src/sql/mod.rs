@@ -98,6 +98,10 @@ pub enum Effect {
     DiscardAll,
     /// DISCARD PLANS, SEQUENCES, TEMP.
     Discard(DiscardKind),
+    /// PREPARE name.
+    Prepare(Box<SqlPrepare>),
+    /// EXECUTE name: what it does is what was prepared, which only the session knows.
+    Execute(Box<str>),
     /// DEALLOCATE name; `None` is ALL.
     Deallocate(Option<Box<str>>),
     /// LISTEN.
@@ -106,8 +110,20 @@ pub enum Effect {
     Unlisten { all: bool },
     /// The session then holds something that only this server has.
     Pin(PinReason),
+    /// CLOSE, DROP: the session may then hold less of that.
+    MayEndPin,
     /// SHOW name (lower case), alone in its statement; for `causeway.*` the session answers.
     Show(Box<str>),
+}
+
+/// A PREPARE whose statement does nothing but read or write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlPrepare {
+    pub name: Box<str>,
+    /// The whole PREPARE, in the client's encoding: other servers can be given it.
+    pub text: Box<[u8]>,
+    /// Where the statement inside may run.
+    pub class: Class,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 //! parser knows; queries go to [`query`].
 
 use super::classify::{Part, Rules};
-use super::lexer::{Kind, Token};
+use super::lexer::{Kind, Lexer, Token};
 use super::reader::{self, Reader};
-use super::{Class, DiscardKind, Effect, PinReason};
+use super::{Class, DiscardKind, Effect, PinReason, SqlPrepare};
 use super::{block, query, set_config, settings, transaction};
 
 pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
@@ -21,7 +21,8 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
         "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release" => {
             transaction::classify(reader)
         }
-        "prepare" => prepare(reader),
+        "prepare" => prepare(rules, text, tokens),
+        "execute" => execute(rules, text, reader),
         "set" => settings::set(reader),
         "reset" => settings::reset(reader),
         "show" => settings::show(reader),
@@ -31,21 +32,17 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
         "unlisten" => unlisten(reader),
         "load" => Part::pinned(PinReason::Load, "LOAD"),
         "declare" => declare(rules, text, reader),
-        "fetch" | "move" | "close" => {
-            Part::new(Class::PrimaryRead, "the cursor is where it was declared")
-        }
+        "fetch" | "move" => Part::new(Class::PrimaryRead, CURSOR),
+        "close" => Part::new(Class::PrimaryRead, CURSOR).with(Effect::MayEndPin),
         "do" => block::classify(reader),
-        "create" => Part {
-            is_ddl: true,
-            ..Part::write("CREATE")
-        },
-        word @ ("alter" | "drop" | "comment" | "grant" | "revoke" | "security" | "reassign"
-        | "import") => Part {
-            is_ddl: true,
-            ..Part::write(word.to_ascii_uppercase())
-        },
-        word @ ("truncate" | "lock" | "notify" | "call" | "execute" | "vacuum" | "analyze"
-        | "analyse" | "cluster" | "reindex" | "refresh" | "checkpoint") => {
+        "create" => create(text, tokens),
+        "drop" => Part::ddl("DROP").with(Effect::MayEndPin),
+        "import" => Part::ddl("IMPORT"),
+        word @ ("alter" | "comment" | "grant" | "revoke" | "security" | "reassign") => {
+            Part::ddl(word.to_ascii_uppercase())
+        }
+        word @ ("truncate" | "lock" | "notify" | "call" | "vacuum" | "analyze" | "analyse"
+        | "cluster" | "reindex" | "refresh" | "checkpoint") => {
             Part::write(word.to_ascii_uppercase())
         }
         _ => {
@@ -86,6 +83,8 @@ pub(super) fn classify_long(text: &[u8], tokens: &[Token]) -> Part {
     }
     part
 }
+
+const CURSOR: &str = "the cursor is where it was declared";
 
 fn first_word(reader: &Reader) -> String {
     String::from_utf8_lossy(reader.peek_source()).to_ascii_lowercase()
@@ -144,7 +143,7 @@ fn explain(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
     }
     let inner = classify(rules, text, reader.rest());
     if runs || reader.sees("EXECUTE") {
-        return inner;
+        return inner.at_least(Class::Read, "EXPLAIN plans it");
     }
     match inner.class {
         Class::PrimaryRead => Part::new(inner.class, inner.reason),
@@ -201,12 +200,69 @@ fn copy(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
     query::read_of_relation(&path)
 }
 
-fn prepare(mut reader: Reader) -> Part {
+/// `PREPARE name [(types)] AS statement`. One whose statement changes more than data stays on its
+/// server: what it does when it is executed could not be told.
+fn prepare(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
+    let mut reader = Reader::new(text, tokens);
     reader.next();
     if reader.accept("TRANSACTION") {
         return Part::write("PREPARE TRANSACTION").with(Effect::PrepareTransaction);
     }
-    Part::pinned(PinReason::SqlPrepare, "PREPARE")
+    let untold = || Part::pinned(PinReason::SqlPrepare, "PREPARE of more than a query");
+    let Some(name) = reader.identifier() else {
+        return untold();
+    };
+    if reader.accept_sign("(") && !reader.skip_parenthesis() || !reader.accept("AS") {
+        return untold();
+    }
+    let inner = classify(rules, text, reader.rest());
+    let whole = tokens.first().zip(tokens.last());
+    let whole = whole.and_then(|(first, last)| text.get(first.start..last.end));
+    match whole {
+        Some(whole) if inner.effects.is_empty() && !inner.copies_in => {
+            let prepare = SqlPrepare {
+                name: name.into(),
+                text: whole.into(),
+                class: inner.class,
+            };
+            Part::new(inner.class.max(Class::Read), "PREPARE")
+                .with(Effect::Prepare(Box::new(prepare)))
+        }
+        _ => untold(),
+    }
+}
+
+/// `EXECUTE name [(arguments)]`: the arguments are judged here, the rest by the session.
+fn execute(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
+    reader.next();
+    let Some(name) = reader.identifier() else {
+        return Part::pinned(PinReason::Unknown, "an unknown EXECUTE");
+    };
+    let effect = Effect::Execute(name.into());
+    let (Some(first), Some(last)) = (reader.rest().first(), reader.rest().last()) else {
+        return Part::anywhere("EXECUTE does what was prepared", effect);
+    };
+    let arguments = text.get(first.start..last.end).unwrap_or_default();
+    let row = [b"SELECT ROW", arguments].concat();
+    let tokens: Vec<Token> = Lexer::new(&row).collect();
+    query::classify(rules, &row, &tokens).with(effect)
+}
+
+/// `CREATE TABLE ... AS EXECUTE name` is the one that runs something prepared.
+fn create(text: &[u8], tokens: &[Token]) -> Part {
+    let executes = tokens.windows(3).find_map(|three| match three {
+        [before, execute, name]
+            if reader::is_word(text, *before, "AS")
+                && reader::is_word(text, *execute, "EXECUTE") =>
+        {
+            reader::identifier(text, *name)
+        }
+        _ => None,
+    });
+    match executes {
+        Some(name) => Part::ddl("CREATE").with(Effect::Execute(name.into())),
+        None => Part::ddl("CREATE"),
+    }
 }
 
 fn discard(mut reader: Reader) -> Part {

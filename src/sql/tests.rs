@@ -199,7 +199,6 @@ fn writes() {
             "EXPLAIN (VERBOSE, ANALYZE true) DELETE FROM t",
             "EXPLAIN (ANALYZE off, ANALYZE) DELETE FROM t",
             "EXPLAIN (\"analyze\") DELETE FROM t",
-            "EXPLAIN EXECUTE p",
             "COPY t TO '/tmp/x'",
             "COPY t TO PROGRAM 'cat'",
             "COPY (DELETE FROM t RETURNING *) TO STDOUT",
@@ -209,7 +208,6 @@ fn writes() {
             "LOCK TABLE t",
             "TRUNCATE t",
             "NOTIFY a, 'b'",
-            "EXECUTE p(1)",
             "VACUUM FULL t",
             "ANALYZE",
             "REINDEX TABLE t",
@@ -618,8 +616,21 @@ fn what_stays_in_the_session_pins() {
     assert_effects(
         Write,
         &pin(PinReason::SqlPrepare),
-        &["PREPARE p AS SELECT 1", "PREPARE p (int) AS DELETE FROM t"],
+        &["PREPARE p AS SHOW a", "PREPARE"],
     );
+    for (text, other) in [
+        (
+            "PREPARE p AS SELECT set_config('a', 'b', false)",
+            PinReason::Unknown,
+        ),
+        (
+            "PREPARE p AS SELECT pg_advisory_lock(1)",
+            PinReason::AdvisoryLock,
+        ),
+    ] {
+        let pins = [Effect::Pin(PinReason::SqlPrepare), Effect::Pin(other)];
+        assert_effects(Write, &pins, &[text]);
+    }
     assert_effects(
         PrimaryRead,
         &pin(PinReason::HoldCursor),
@@ -1024,4 +1035,63 @@ fn mixture_without_quotes() -> impl Strategy<Value = String> {
     let pieces: Vec<_> = PIECES.into_iter().filter(|piece| *piece != ";").collect();
     proptest::collection::vec(prop::sample::select(pieces), 0..12)
         .prop_map(|pieces| pieces.join(" "))
+}
+
+#[test]
+fn what_sql_prepares_is_kept_and_what_it_executes_is_named() {
+    let prepare = |name: &str, text: &str, class| {
+        [Effect::Prepare(Box::new(SqlPrepare {
+            name: name.into(),
+            text: text.as_bytes().into(),
+            class,
+        }))]
+    };
+    for (text, name, inner, class) in [
+        ("PREPARE p AS SELECT 1", "p", Read, Read),
+        ("prepare \"P q\" (int, text) AS TABLE t", "P q", Read, Read),
+        (
+            "PREPARE p AS SELECT pg_is_in_recovery()",
+            "p",
+            PrimaryRead,
+            PrimaryRead,
+        ),
+        (
+            "PREPARE p (numeric(4, 2)) AS DELETE FROM t WHERE a = $1",
+            "p",
+            Write,
+            Write,
+        ),
+        ("PREPARE p AS SELECT nextval('s')", "p", Write, Write),
+    ] {
+        assert_effects(class, &prepare(name, text, inner), &[text]);
+    }
+    let text = " /* a */ PREPARE p AS SELECT 1 ; -- b";
+    assert_effects(Read, &prepare("p", "PREPARE p AS SELECT 1", Read), &[text]);
+    let execute = [Effect::Execute("p".into())];
+    assert_effects(Anywhere, &execute, &["EXECUTE p", "execute P"]);
+    assert_effects(
+        Read,
+        &execute,
+        &[
+            "EXECUTE p (1, 'a')",
+            "EXECUTE p(now() - $1)",
+            "EXPLAIN EXECUTE p(1)",
+        ],
+    );
+    assert_effects(
+        Write,
+        &execute,
+        &[
+            "EXECUTE p(nextval('s'))",
+            "EXECUTE p(my_function())",
+            "EXECUTE p)",
+            "CREATE TABLE t AS EXECUTE p",
+            "CREATE TABLE t AS EXECUTE p(1) WITH NO DATA",
+        ],
+    );
+    assert_effects(
+        Write,
+        &[],
+        &["CREATE TRIGGER a AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()"],
+    );
 }

@@ -1,10 +1,17 @@
 //! Cancel requests: they reach the statement that they are meant for, and nothing else.
 
-use causeway::lab::{APP_DATABASE, SUPERUSER};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use causeway::lab::{APP_DATABASE, APP_USER, PASSWORD, SUPERUSER};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
 use crate::front::{ANYWHERE, Front, Witness, ask, code, try_ask, until};
-use crate::raw::{self, query, show};
+use crate::raw::{self, Raw, last, query, show};
 
 /// How many statements sleep on the node behind `admin`.
 const SLEEPERS: &str = "SELECT count(*) FROM pg_stat_activity \
@@ -192,4 +199,136 @@ async fn a_wrong_key_cancels_nothing() {
         .await
         .unwrap_err();
     assert_eq!(code(&late), "57014");
+}
+
+const VERSIONS: [(i32, usize); 2] = [(3 << 16, 4), (3 << 16 | 2, 32)];
+
+/// A client that speaks this version of the protocol, whose keys have so many bytes.
+async fn log_in(front: &Front, (version, secret): (i32, usize)) -> Raw {
+    let mut raw = Raw::connect(front.address()).await;
+    let parameters = [("user", APP_USER), ("database", APP_DATABASE)];
+    let greeting = raw.start(version, &parameters, PASSWORD).await;
+    assert_eq!(last(&greeting), "Z(I)", "{greeting:?}");
+    assert_eq!(raw.secret.len(), secret);
+    raw
+}
+
+/// Cancels what this client runs until it says that it was; gives what it said.
+async fn cancel_until_answered(front: &Front, raw: &mut Raw) -> String {
+    let secret = raw.secret.clone();
+    loop {
+        // A request may come ahead of the statement, as with PostgreSQL itself, and is then for
+        // nothing.
+        raw::cancel(front.address(), raw.pid, &secret).await;
+        if let Ok(seen) = timeout(Duration::from_millis(200), raw.until_ready()).await {
+            return show(&seen);
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_of_either_version_reach_either_node() {
+    let front = Front::small().await;
+    for version in VERSIONS {
+        for (node, sql) in [
+            ("eu-west", "SELECT pg_sleep(600)"),
+            ("us-east", "SELECT pg_sleep(600), txid_current()"),
+        ] {
+            let admin = front.lab.node(node).connect(SUPERUSER, APP_DATABASE);
+            let admin = admin.await.unwrap();
+            let mut raw = log_in(&front, version).await;
+            let mut other = log_in(&front, version).await;
+            for raw in [&mut raw, &mut other] {
+                raw.send(&query(sql)).await;
+            }
+            until(&admin, SLEEPERS, "2").await;
+            raw::cancel(front.address(), raw.pid, &raw.secret.clone()).await;
+            assert!(show(&raw.until_ready().await).ends_with("E(57014) Z(I)"));
+            // Only that one.
+            assert_eq!(ask(&admin, SLEEPERS).await, "1", "{version:?} on {node}");
+            raw::cancel(front.address(), other.pid, &other.secret.clone()).await;
+            assert!(show(&other.until_ready().await).ends_with("E(57014) Z(I)"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_in_a_pipeline_ends_one_statement_of_it() {
+    let front = Front::small().await;
+    let east = front.admin().await;
+    let mut raw = log_in(&front, VERSIONS[1]).await;
+    let sleep = "SELECT pg_sleep(600), txid_current() > 0";
+    let pipeline = [
+        query("SELECT 1"),
+        query(sleep),
+        query("SELECT 2"),
+        query("SELECT 3"),
+    ];
+    raw.send(&pipeline.concat()).await;
+    until(&east, SLEEPERS, "1").await;
+    raw::cancel(front.address(), raw.pid, &raw.secret.clone()).await;
+    let seen = show(&raw.until(b'Z', 4).await);
+    assert_eq!(
+        seen,
+        "T D(1) C(SELECT 1) Z(I) T E(57014) Z(I) T D(2) C(SELECT 1) Z(I) T D(3) C(SELECT 1) Z(I)"
+    );
+}
+
+/// Far more clients than servers: some run, most wait. Each cancels its own statement at a time of
+/// its own, and nobody else is hit, neither those who are cancelled nor those who never are.
+#[tokio::test]
+async fn cancels_at_saturation_reach_their_own_statement() {
+    const ROUNDS: usize = 10;
+    let front = Arc::new(Front::with(|config| config.pool.size = 2).await);
+    let all_done = Arc::new(AtomicBool::new(false));
+    let mut bystanders = Vec::new();
+    for number in 0..4 {
+        let (front, all_done) = (Arc::clone(&front), Arc::clone(&all_done));
+        bystanders.push(tokio::spawn(async move {
+            let mut raw = log_in(&front, VERSIONS[number % 2]).await;
+            let also = ["", ", txid_current() > 0"][number / 2];
+            let mut count = 0;
+            while !all_done.load(Ordering::Relaxed) {
+                let answer = raw
+                    .query(&format!("SELECT 'by{number}/{count}'{also}"))
+                    .await;
+                let expected = format!("T D(by{number}/{count}");
+                assert!(answer.starts_with(&expected), "{answer}");
+                assert!(answer.ends_with("C(SELECT 1) Z(I)"), "{answer}");
+                count += 1;
+            }
+            count
+        }));
+    }
+    let mut workers = Vec::new();
+    for number in 0..12 {
+        let front = Arc::clone(&front);
+        workers.push(tokio::spawn(async move {
+            let mut random = StdRng::seed_from_u64(number as u64);
+            let mut raw = log_in(&front, VERSIONS[number % 2]).await;
+            for round in 0..ROUNDS {
+                let token = format!("{number}/{round}");
+                let also = ["", ", txid_current() > 0"][random.random_range(0..2)];
+                raw.send(&query(&format!("SELECT '{token}', pg_sleep(600){also}")))
+                    .await;
+                for _ in 0..random.random_range(0..200) {
+                    tokio::task::yield_now().await;
+                }
+                let answer = cancel_until_answered(&front, &mut raw).await;
+                assert!(answer.ends_with("E(57014) Z(I)"), "{token}: {answer}");
+                // PostgreSQL's own race: a request that has been taken may hit what this same
+                // client runs next, and nobody else.
+                let answer = raw.query(&format!("SELECT '{token}'{also}")).await;
+                let ours = answer.starts_with(&format!("T D({token}"));
+                assert!(ours || answer.contains("E(57014)"), "{token}: {answer}");
+            }
+        }));
+    }
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    all_done.store(true, Ordering::Relaxed);
+    for bystander in bystanders {
+        assert!(bystander.await.unwrap() > 0);
+    }
 }

@@ -368,14 +368,42 @@ pub fn parse(name: &str, sql: &str) -> Vec<u8> {
 
 /// Parameters and results as text.
 pub fn bind(portal: &str, statement: &str, parameters: &[&str]) -> Vec<u8> {
+    frame(
+        frontend::BIND,
+        &bind_body(portal, statement, parameters, &[0, 0]),
+    )
+}
+
+/// Parameters as text, results in binary.
+pub fn bind_binary_results(portal: &str, statement: &str, parameters: &[&str]) -> Vec<u8> {
+    frame(
+        frontend::BIND,
+        &bind_body(portal, statement, parameters, &[0, 1, 0, 1]),
+    )
+}
+
+fn bind_body(portal: &str, statement: &str, parameters: &[&str], formats: &[u8]) -> Vec<u8> {
     let mut body = [portal.as_bytes(), b"\0", statement.as_bytes(), b"\0\0\0"].concat();
     body.extend((parameters.len() as u16).to_be_bytes());
     for parameter in parameters {
         body.extend((parameter.len() as u32).to_be_bytes());
         body.extend(parameter.as_bytes());
     }
+    body.extend(formats);
+    body
+}
+
+/// A fast-path call with arguments and result as text (manual, section "Function Call").
+pub fn function_call(oid: u32, arguments: &[&str]) -> Vec<u8> {
+    let mut body = oid.to_be_bytes().to_vec();
     body.extend([0, 0]);
-    frame(frontend::BIND, &body)
+    body.extend((arguments.len() as u16).to_be_bytes());
+    for argument in arguments {
+        body.extend((argument.len() as u32).to_be_bytes());
+        body.extend(argument.as_bytes());
+    }
+    body.extend([0, 0]);
+    frame(frontend::FUNCTION_CALL, &body)
 }
 
 pub fn describe_statement(name: &str) -> Vec<u8> {

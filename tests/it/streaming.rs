@@ -4,13 +4,9 @@
 //! Sizes are small enough for a debug build; `CAUSEWAY_FULL=1` asks for those that the project
 //! promises: a result and a COPY of 1 GB, a value and a parameter of 200 MB.
 
-use std::net::SocketAddr;
-use std::process::Stdio;
+use causeway::lab::Lab;
 
-use causeway::lab::{APP_DATABASE, APP_USER, Lab, PASSWORD};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
-
+use crate::process::Process;
 use crate::raw::{Raw, bind, copy_done, execute, head, parse, query, show, sync};
 
 const MB: usize = 1_000_000;
@@ -25,64 +21,7 @@ fn size(full: usize, otherwise: usize) -> usize {
     }
 }
 
-struct Process {
-    child: Child,
-    address: SocketAddr,
-}
-
 impl Process {
-    /// Returns when it has said that it is ready.
-    async fn start(lab: &Lab) -> Process {
-        let url = |name| lab.node(name).url(APP_USER, PASSWORD, APP_DATABASE);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_causeway"))
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--admin",
-                "off",
-                "--log-format",
-                "json",
-            ])
-            .args(["--primary", &url("us-east"), "--replica", &url("eu-west")])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = loop {
-            let line = tokio::select! {
-                Ok(Some(line)) = out.next_line() => line,
-                Ok(Some(line)) = err.next_line() => line,
-                else => panic!("it ended before it was ready"),
-            };
-            if let Some((_, rest)) = line.split_once("\"listen\":\"") {
-                break rest.split('"').next().unwrap().parse().unwrap();
-            }
-        };
-        // What it goes on to log is read and forgotten, so that it never waits for a reader.
-        tokio::spawn(async move { while let Ok(Some(_)) = out.next_line().await {} });
-        tokio::spawn(async move { while let Ok(Some(_)) = err.next_line().await {} });
-        Process { child, address }
-    }
-
-    async fn client(&self) -> Raw {
-        Raw::log_in(self.address, APP_USER, APP_DATABASE).await
-    }
-
-    /// The most memory it has ever had, in kB (`VmHWM`).
-    fn peak_kb(&self) -> usize {
-        let status = format!("/proc/{}/status", self.child.id().unwrap());
-        let status = std::fs::read_to_string(status).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
     fn stays_small(&self, what: &str) {
         let peak = self.peak_kb();
         println!("{what}: at most {peak} kB");
@@ -107,7 +46,7 @@ async fn send_large(raw: &mut Raw, tag: u8, size: usize, begin: &[u8], end: &[u8
 #[tokio::test]
 async fn large_things_pass_in_bounded_memory() {
     let lab = Lab::small().await.unwrap();
-    let process = Process::start(&lab).await;
+    let process = Process::start(&lab, &[]).await;
     let mut raw = process.client().await;
     raw.query("CREATE TABLE t (a text); ALTER TABLE t ALTER a SET STORAGE EXTERNAL")
         .await;
@@ -185,7 +124,7 @@ async fn large_things_pass_in_bounded_memory() {
 #[tokio::test]
 async fn slow_clients_do_not_make_it_grow() {
     let lab = Lab::small().await.unwrap();
-    let process = Process::start(&lab).await;
+    let process = Process::start(&lab, &[]).await;
     // They ask for much, on either node, and read nothing.
     let mut slow = Vec::new();
     for number in 0..8 {
@@ -234,7 +173,7 @@ async fn slow_clients_do_not_make_it_grow() {
 #[tokio::test]
 async fn a_long_text_is_taken_whole() {
     let lab = Lab::small().await.unwrap();
-    let process = Process::start(&lab).await;
+    let process = Process::start(&lab, &[]).await;
     let mut raw = process.client().await;
     let length = size(60, 20) * MB;
     let sql = format!("SELECT length('{}')", "x".repeat(length));

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use crate::front::{Front, PATIENCE};
 use crate::raw::{
     Raw, bind, close_portal, close_statement, copy_data, copy_done, copy_fail, describe_portal,
-    describe_statement, execute, flush, frame, parse, query, show, sync,
+    describe_statement, execute, flush, frame, function_call, parse, query, show, sync,
 };
 
 /// What a client sends in one write, and how far it then reads.
@@ -80,11 +80,16 @@ async fn compare(front: &Front, stories: &[(&str, &str, Vec<Turn>)]) {
     assert!(differences.is_empty(), "{}", differences.join("\n\n"));
 }
 
+/// The row (1, 'b') and its file for COPY BINARY.
+const BINARY_ROW: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\
+    \0\x02\0\0\0\x04\0\0\0\x01\0\0\0\x01b\xff\xff";
+
 /// A Causeway in front of a table `note (id int primary key, text text)`.
 async fn front() -> Front {
     let front = Front::small().await;
     let client = front.client().await;
     let tables = "CREATE TABLE note (id int PRIMARY KEY, text text); \
+        CREATE TABLE side_note (id int, text text); \
         CREATE TABLE parent (id int PRIMARY KEY); \
         CREATE TABLE child (id int REFERENCES parent DEFERRABLE INITIALLY DEFERRED)";
     client.batch_execute(tables).await.unwrap();
@@ -364,6 +369,46 @@ async fn transactions() {
             ],
         ),
         (
+            "in two phases, and how that fails",
+            "E(42704)",
+            &[
+                "PREPARE TRANSACTION 'none'",
+                "BEGIN",
+                "INSERT INTO note VALUES (4, 'undone')",
+                "SET LOCAL TimeZone TO 'Asia/Tokyo'",
+                "PREPARE TRANSACTION 'again'",
+                "SHOW TimeZone",
+                "BEGIN",
+                "PREPARE TRANSACTION 'again'",
+                "SELECT 1",
+                "BEGIN",
+                "COMMIT PREPARED 'again'",
+                "ROLLBACK",
+                "ROLLBACK PREPARED 'again'",
+                "COMMIT PREPARED 'again'",
+                "BEGIN",
+                "SELECT 1/0",
+                "PREPARE TRANSACTION 'failed'",
+                "SELECT count(*) FROM note WHERE id = 4",
+            ],
+        ),
+        (
+            "in two phases, with what they cannot keep",
+            "E(0A000)",
+            &[
+                "BEGIN",
+                "CREATE TEMP TABLE mine (n int)",
+                "PREPARE TRANSACTION 'temporary'",
+                "BEGIN",
+                "SET TimeZone TO 'Asia/Tokyo'",
+                "PREPARE TRANSACTION 'settings'",
+                "SHOW TimeZone",
+                "COMMIT PREPARED 'settings'",
+                "SHOW TimeZone",
+                "RESET TimeZone",
+            ],
+        ),
+        (
             "in two phases",
             "C(PREPARE TRANSACTION)",
             &[
@@ -597,19 +642,6 @@ async fn extended_queries() {
     compare(&front().await, &stories).await;
 }
 
-/// A fast-path call with arguments and result as text (manual, section "Function Call").
-fn function_call(oid: u32, arguments: &[&str]) -> Vec<u8> {
-    let mut body = oid.to_be_bytes().to_vec();
-    body.extend([0, 0]);
-    body.extend((arguments.len() as u16).to_be_bytes());
-    for argument in arguments {
-        body.extend((argument.len() as u32).to_be_bytes());
-        body.extend(argument.as_bytes());
-    }
-    body.extend([0, 0]);
-    frame(b'F', &body)
-}
-
 #[tokio::test]
 async fn pipelines() {
     /// Cycles that read, write, fail in the middle, or do both.
@@ -697,7 +729,7 @@ async fn pipelines() {
 async fn copies() {
     let rows = || copy_data("1\tone\n2\ttwo\n");
     let copy_in = "COPY note FROM STDIN";
-    let emptied = || say("TRUNCATE note");
+    let emptied = || say("TRUNCATE note, side_note");
     let count = || say("SELECT count(*) FROM note");
     let run = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0)].concat();
     let stories = vec![
@@ -877,6 +909,153 @@ async fn copies() {
             ],
         ),
         (
+            "in binary",
+            "C(COPY 1) Z(I)",
+            vec![
+                emptied(),
+                until(b'G', 1, &[query("COPY note FROM STDIN BINARY")]),
+                turn(&[frame(b'd', BINARY_ROW), copy_done()]),
+                say("SELECT * FROM note"),
+                say("COPY note TO STDOUT (FORMAT binary)"),
+                turn(&[run("COPY note TO STDOUT BINARY"), sync()]),
+                turn(&[
+                    run("COPY side_note FROM STDIN BINARY"),
+                    frame(b'd', &BINARY_ROW[..20]),
+                    frame(b'd', &BINARY_ROW[20..]),
+                    copy_done(),
+                    sync(),
+                ]),
+                say("SELECT * FROM side_note"),
+            ],
+        ),
+        (
+            "in binary, what is none, and what is not whole",
+            "E(22P04)",
+            vec![
+                emptied(),
+                until(b'G', 1, &[query("COPY note FROM STDIN BINARY")]),
+                turn(&[copy_data("PGCOPY\nnone"), copy_done()]),
+                until(b'G', 1, &[query("COPY note FROM STDIN BINARY")]),
+                turn(&[frame(b'd', &BINARY_ROW[..25]), copy_done()]),
+                until(b'G', 1, &[run("COPY note FROM STDIN BINARY"), sync()]),
+                turn(&[frame(b'd', &BINARY_ROW[..30]), copy_done(), sync()]),
+                count(),
+            ],
+        ),
+        (
+            "with a header, and with a wrong one",
+            "C(COPY 1) Z(I)",
+            vec![
+                emptied(),
+                until(
+                    b'G',
+                    1,
+                    &[query("COPY note FROM STDIN (FORMAT csv, HEADER match)")],
+                ),
+                turn(&[copy_data("id,text\n1,a\n"), copy_done()]),
+                until(
+                    b'G',
+                    1,
+                    &[query("COPY note FROM STDIN (FORMAT csv, HEADER match)")],
+                ),
+                turn(&[copy_data("text,id\n1,a\n"), copy_done()]),
+                until(b'G', 1, &[query("COPY note FROM STDIN (FORMAT csv)")]),
+                turn(&[copy_data("2,\"open\n"), copy_done()]),
+                count(),
+            ],
+        ),
+        (
+            "what breaks a constraint, and what lacks a column",
+            "E(23505) Z(I)",
+            vec![
+                emptied(),
+                until(b'G', 1, &[query(copy_in)]),
+                turn(&[rows(), rows(), copy_done()]),
+                until(b'G', 1, &[query(copy_in)]),
+                turn(&[copy_data("3\n"), copy_done()]),
+                count(),
+            ],
+        ),
+        (
+            "some columns, from a query, to nowhere",
+            "d(1,x",
+            vec![
+                emptied(),
+                until(b'G', 1, &[query("COPY note (id) FROM STDIN WHERE id > 1")]),
+                turn(&[copy_data("1\n2\n"), copy_done()]),
+                say("COPY (SELECT id FROM note) TO STDOUT"),
+                say("COPY (VALUES (1, 'x')) TO STDOUT (FORMAT csv)"),
+                say("COPY (DELETE FROM note RETURNING id) TO STDOUT"),
+                say("COPY note TO '/nowhere/at/all'"),
+                say("COPY note FROM PROGRAM 'true'"),
+                say("COPY note FROM STDIN (FORMAT nonsense)"),
+                count(),
+            ],
+        ),
+        (
+            "a transaction that fails in the middle of it",
+            "E(22P02) Z(E)",
+            vec![
+                emptied(),
+                say("BEGIN"),
+                say("SAVEPOINT s"),
+                until(b'G', 1, &[query(copy_in)]),
+                turn(&[rows(), copy_data("x\tbad\n"), rows(), copy_done()]),
+                say("SELECT 1"),
+                say("ROLLBACK TO s"),
+                until(b'G', 1, &[run(copy_in), sync()]),
+                turn(&[rows(), copy_fail("no more"), sync()]),
+                say("ROLLBACK TO s"),
+                until(b'G', 1, &[query(copy_in)]),
+                turn(&[rows(), copy_done()]),
+                say("COMMIT"),
+                count(),
+            ],
+        ),
+        (
+            "extended, with more behind it in its cycle",
+            "C(COPY 2) 1 2 C(INSERT 0 1) Z(I)",
+            vec![
+                emptied(),
+                turn(&[
+                    run(copy_in),
+                    rows(),
+                    copy_done(),
+                    run("INSERT INTO note VALUES (3, 'behind')"),
+                    sync(),
+                ]),
+                // One transaction: nothing of it stays.
+                turn(&[
+                    run("COPY side_note FROM STDIN"),
+                    rows(),
+                    copy_done(),
+                    run("INSERT INTO note VALUES (3, 'twice')"),
+                    sync(),
+                ]),
+                say("SELECT count(*) FROM side_note"),
+                count(),
+            ],
+        ),
+        (
+            "extended, several in one write",
+            "d(1\ta",
+            vec![
+                say("TRUNCATE note; INSERT INTO note VALUES (1, 'a')"),
+                until(
+                    b'Z',
+                    3,
+                    &[
+                        run("COPY note TO STDOUT"),
+                        sync(),
+                        run("COPY (SELECT 1/0) TO STDOUT"),
+                        sync(),
+                        run("COPY note TO STDOUT"),
+                        sync(),
+                    ],
+                ),
+            ],
+        ),
+        (
             "out, with an error in the middle",
             "E(22012) Z(I)",
             vec![
@@ -889,6 +1068,120 @@ async fn copies() {
         ),
     ];
     compare(&front().await, &stories).await;
+}
+
+#[tokio::test]
+async fn function_calls_and_large_objects() {
+    let call = |function: u32, arguments: &[&str]| turn(&[function_call(function, arguments)]);
+    // In pg_proc: lo_open, loread, lowrite, lo_lseek, lo_close, lo_create, lo_unlink.
+    const OPEN: u32 = 952;
+    const CLOSE: u32 = 953;
+    const READ: u32 = 954;
+    const WRITE: u32 = 955;
+    const SEEK: u32 = 956;
+    const CREATE: u32 = 715;
+    const UNLINK: u32 = 964;
+    let stories = vec![
+        (
+            "a large object, by function calls",
+            "V Z(T)",
+            vec![
+                say("BEGIN"),
+                call(CREATE, &["4711"]),
+                call(OPEN, &["4711", "393216"]),
+                call(WRITE, &["0", "twelve bytes"]),
+                call(SEEK, &["0", "0", "0"]),
+                call(READ, &["0", "6"]),
+                call(READ, &["0", "100"]),
+                call(CLOSE, &["0"]),
+                call(CLOSE, &["0"]),
+                say("ROLLBACK"),
+                call(UNLINK, &["4711"]),
+            ],
+        ),
+        (
+            "a large object, in SQL, across transactions",
+            "D(\\x6162)",
+            vec![
+                say("SELECT lo_create(4712)"),
+                say("SELECT lo_put(4712, 0, 'abc')"),
+                say("SELECT lo_get(4712, 0, 2)"),
+                say("BEGIN"),
+                say("SELECT lo_open(4712, 262144)"),
+                say("SELECT loread(0, 2)"),
+                say("SELECT lo_tell(0)"),
+                say("SAVEPOINT s"),
+                say("SELECT lo_open(4799, 262144)"),
+                say("ROLLBACK TO s"),
+                say("SELECT loread(0, 2)"),
+                say("COMMIT"),
+                say("SELECT loread(0, 2)"),
+                call(READ, &["0", "2"]),
+                say("SELECT lo_unlink(4712)"),
+                say("SELECT lo_get(4712)"),
+            ],
+        ),
+        (
+            "calls that fail, alone and in transactions",
+            "E(25P02) Z(E)",
+            vec![
+                call(177, &["40"]),
+                call(177, &["40", "x"]),
+                say("BEGIN"),
+                call(177, &["40", "2"]),
+                call(1, &[]),
+                call(177, &["40", "2"]),
+                say("SELECT 1"),
+                say("COMMIT"),
+                call(177, &["40", "2"]),
+            ],
+        ),
+        (
+            "calls among others in one write",
+            "V Z(I) T D(1) C(SELECT 1) Z(I) V Z(I)",
+            vec![until(
+                b'Z',
+                5,
+                &[
+                    function_call(177, &["40", "2"]),
+                    query("SELECT 1"),
+                    function_call(177, &["1", "2"]),
+                    parse("", "SELECT 2"),
+                    bind("", "", &[]),
+                    execute("", 0),
+                    sync(),
+                    function_call(1, &[]),
+                ],
+            )],
+        ),
+        (
+            "binary arguments, NULL, and a result in binary",
+            "V Z(I)",
+            vec![
+                turn(&[binary_call(177, &[Some(40), Some(2)])]),
+                turn(&[binary_call(177, &[Some(40), None])]),
+            ],
+        ),
+    ];
+    compare(&front().await, &stories).await;
+}
+
+/// A fast-path call with integers, arguments and result in binary.
+fn binary_call(oid: u32, arguments: &[Option<i32>]) -> Vec<u8> {
+    let mut body = oid.to_be_bytes().to_vec();
+    body.extend([0, 1, 0, 1]);
+    body.extend((arguments.len() as u16).to_be_bytes());
+    for argument in arguments {
+        match argument {
+            Some(number) => {
+                body.extend(4_u32.to_be_bytes());
+                body.extend(number.to_be_bytes());
+            }
+            None => body.extend((-1_i32).to_be_bytes()),
+        }
+    }
+    body.extend([0, 1]);
+    frame(b'F', &body)
 }
 
 #[tokio::test]

@@ -1,0 +1,361 @@
+//! Random conversations, each played to PostgreSQL itself and through Causeway: what a client sees
+//! and what it leaves behind must be the same. Between any two of its turns others use the few
+//! servers with settings, statements and failures of their own.
+//!
+//! The seeds are fixed, so that a run that passes once passes always. `CAUSEWAY_SOAK=600` plays
+//! new ones for so many seconds, `CAUSEWAY_SEED=1234` plays one. A failure shows its seed and the
+//! shortest conversation that was found to fail.
+
+mod act;
+mod generate;
+mod play;
+mod told;
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use causeway::lab::{APP_DATABASE, APP_USER};
+use tokio_postgres::Client;
+
+use crate::front::{Front, ask, until};
+use crate::raw::{Raw, bind, close_statement, describe_statement, execute, parse, sync};
+use act::{Conversation, Turn};
+use play::Player;
+
+/// Conversations of an ordinary run.
+const SEEDS: u64 = 150;
+/// Attempts to make a failing conversation shorter.
+const ATTEMPTS: usize = 150;
+/// So many failing conversations are told at once.
+const FAILURES: usize = 4;
+
+#[tokio::test]
+async fn a_client_cannot_tell_causeway_from_postgres() {
+    let number = |name| Some(std::env::var(name).ok()?.parse::<u64>().expect(name));
+    let seeds: Box<dyn Iterator<Item = u64>> =
+        match (number("CAUSEWAY_SEED"), number("CAUSEWAY_SOAK")) {
+            (Some(seed), _) => Box::new(std::iter::once(seed)),
+            (None, Some(seconds)) => {
+                let end = Instant::now() + Duration::from_secs(seconds);
+                let fresh = move || (Instant::now() < end).then(rand::random);
+                Box::new(std::iter::from_fn(fresh))
+            }
+            (None, None) => Box::new(0..SEEDS),
+        };
+    let mut stage = Stage::new().await;
+    let mut failures = Vec::new();
+    let mut played = 0;
+    for seed in seeds {
+        failures.extend(stage.failure(seed).await);
+        played += 1;
+        if failures.len() == FAILURES {
+            break;
+        }
+    }
+    println!("{played} conversations, {} turns", stage.turns);
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    // What cannot differ proves nothing.
+    assert!(
+        stage.kinds.len() >= 15 || played < SEEDS,
+        "{:?}",
+        stage.kinds
+    );
+}
+
+#[tokio::test]
+async fn what_once_differed_does_no_longer() {
+    let mut stage = Stage::new().await;
+    let mut failures = Vec::new();
+    for (name, witness, conversation) in told::conversations() {
+        let compared = stage.compare(&conversation).await;
+        assert!(
+            compared
+                .direct
+                .answers
+                .iter()
+                .any(|answer| answer.contains(witness)),
+            "{name}: {witness} is nowhere in {:#?}",
+            compared.direct.answers
+        );
+        failures.extend(
+            compared
+                .difference()
+                .map(|found| format!("{name}: {found}")),
+        );
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// One server for all: whatever one client leaves there the next one finds.
+#[tokio::test]
+async fn nobody_has_another_client_s_unnamed_statement() {
+    let front = Front::with(|config| config.pool.size = 1).await;
+    let (mut one, mut other) = (front.raw().await, front.raw().await);
+    let secret = "SELECT 'secret', txid_current() > 0";
+    let run = [bind("", "", &[]), execute("", 0), sync()];
+    for _ in 0..3 {
+        let prepared = one.exchange(&[parse("", secret), sync()]).await;
+        assert_eq!(prepared, "1 Z(I)");
+        assert_eq!(other.exchange(&run).await, "E(26000) Z(I)");
+        let described = [describe_statement(""), sync()];
+        assert_eq!(other.exchange(&described).await, "E(26000) Z(I)");
+        let answer = one.exchange(&run).await;
+        assert_eq!(answer, "2 D(secret,t) C(SELECT 1) Z(I)");
+        assert_eq!(other.exchange(&run).await, "E(26000) Z(I)");
+    }
+}
+
+/// The nodes, a Causeway before them with two servers on each, and those who use them too.
+struct Stage {
+    front: Front,
+    admin: Client,
+    others: Vec<Other>,
+    turns: usize,
+    /// Types of backend messages that were compared.
+    kinds: HashSet<char>,
+}
+
+/// What a client has seen, turn by turn, and what it left behind.
+#[derive(PartialEq, Eq)]
+struct Seen {
+    answers: Vec<String>,
+    left: String,
+}
+
+/// One conversation with either.
+struct Compared {
+    direct: Seen,
+    through: Seen,
+}
+
+impl Compared {
+    fn difference(&self) -> Option<String> {
+        let Compared { direct, through } = self;
+        if direct == through {
+            return None;
+        }
+        let mut text = String::new();
+        let mut pairs = direct.answers.iter().zip(&through.answers).enumerate();
+        if let Some((at, (direct, through))) =
+            pairs.find(|(_, (direct, through))| direct != through)
+        {
+            text += &format!("answer {at}:\n  PostgreSQL {direct}\n  Causeway   {through}\n");
+        }
+        if direct.left != through.left {
+            let (direct, through) = (&direct.left, &through.left);
+            text += &format!("left behind:\n  PostgreSQL {direct}\n  Causeway   {through}\n");
+        }
+        Some(text)
+    }
+}
+
+impl Stage {
+    async fn new() -> Stage {
+        let front = Front::with(|config| config.pool.size = 2).await;
+        let admin = front.admin().await;
+        admin.batch_execute(generate::TABLES).await.unwrap();
+        front.lab.wait_caught_up("eu-west").await.unwrap();
+        let others = vec![
+            Other::new(&front, "Asia/Kolkata", "other").await,
+            Other::new(&front, "America/Lima", "app").await,
+        ];
+        Stage {
+            front,
+            admin,
+            others,
+            turns: 0,
+            kinds: HashSet::new(),
+        }
+    }
+
+    /// Plays the conversation of this seed; a short one if there is a difference.
+    async fn failure(&mut self, seed: u64) -> Option<String> {
+        let conversation = generate::conversation(seed);
+        self.turns += conversation.turns.len();
+        let difference = self.difference(&conversation).await?;
+        let (short, difference) = self.shortened(conversation, difference).await;
+        let turns: Vec<String> = short.turns.iter().map(Turn::to_string).collect();
+        let (startup, turns) = (&short.startup, turns.join("\n  "));
+        let leave = short.leave;
+        Some(format!(
+            "seed {seed}: {startup:?}\n  {turns}\n  {leave:?}\n{difference}"
+        ))
+    }
+
+    /// Leaves out what can be left out while there still is a difference.
+    async fn shortened(
+        &mut self,
+        mut conversation: Conversation,
+        mut difference: String,
+    ) -> (Conversation, String) {
+        let mut attempts = 0;
+        for size in [8, 4, 2, 1, 1] {
+            let mut from = 0;
+            while from < conversation.turns.len() && attempts < ATTEMPTS {
+                attempts += 1;
+                let mut shorter = conversation.clone();
+                let to = shorter.turns.len().min(from + size);
+                shorter.turns.drain(from..to);
+                if !shorter.is_sound() {
+                    from += 1;
+                    continue;
+                }
+                match self.difference(&shorter).await {
+                    Some(found) => (conversation, difference) = (shorter, found),
+                    None => from += size,
+                }
+            }
+        }
+        (conversation, difference)
+    }
+
+    async fn difference(&mut self, conversation: &Conversation) -> Option<String> {
+        self.compare(conversation).await.difference()
+    }
+
+    async fn compare(&mut self, conversation: &Conversation) -> Compared {
+        self.clear().await;
+        let direct = self.play_directly(conversation).await;
+        self.clear().await;
+        let through = self.play_through(conversation).await;
+        for answer in &direct.answers {
+            let kinds = answer.split(' ').filter_map(|word| word.chars().next());
+            self.kinds.extend(kinds);
+        }
+        Compared { direct, through }
+    }
+
+    async fn play_directly(&self, conversation: &Conversation) -> Seen {
+        let address = ([127, 0, 0, 1], self.front.primary().port()).into();
+        let (mut player, greeting) = Player::start(address, conversation).await;
+        let mut answers = vec![greeting];
+        for turn in &conversation.turns {
+            answers.push(player.play(turn).await);
+        }
+        player.leave(conversation.leave).await;
+        let left = self.left_behind().await;
+        Seen { answers, left }
+    }
+
+    async fn play_through(&mut self, conversation: &Conversation) -> Seen {
+        let address = self.front.address();
+        let (mut player, greeting) = Player::start(address, conversation).await;
+        let mut answers = vec![greeting];
+        for (number, turn) in conversation.turns.iter().enumerate() {
+            self.others[number % 2].interfere(number).await;
+            answers.push(player.play(turn).await);
+        }
+        player.leave(conversation.leave).await;
+        let left = self.left_behind().await;
+        Seen { answers, left }
+    }
+
+    /// What the database has when the client's last transaction has ended.
+    async fn left_behind(&self) -> String {
+        until(&self.admin, BUSY, "0").await;
+        ask(&self.admin, LEFT).await
+    }
+
+    /// The database as every conversation finds it, on every node.
+    async fn clear(&self) {
+        until(&self.admin, BUSY, "0").await;
+        let prepared = "SELECT count(*) FROM pg_prepared_xacts";
+        if ask(&self.admin, prepared).await != "0" {
+            let sql = "ROLLBACK PREPARED 'g'";
+            self.admin.batch_execute(sql).await.unwrap();
+        }
+        self.admin.batch_execute(CLEAR).await.unwrap();
+        self.front.lab.wait_caught_up("eu-west").await.unwrap();
+    }
+}
+
+/// Servers in the middle of something, or that hold something for a session: it has not been
+/// cleared away yet.
+const BUSY: &str = "SELECT (SELECT count(*) FROM pg_stat_activity \
+        WHERE usename = 'app' AND state <> 'idle') \
+    + (SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database \
+        WHERE locktype = 'advisory' AND datname = 'app') \
+    + (SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relname = 'mine')";
+
+const LEFT: &str = "SELECT concat_ws(E'\\n    ', \
+    (SELECT string_agg(n::text, ' ' ORDER BY id) FROM note n), \
+    (SELECT string_agg(n::text, ' ' ORDER BY id) FROM side.note n), \
+    (SELECT string_agg(n::text, ' ' ORDER BY id) FROM parent n), \
+    (SELECT string_agg(n::text, ' ' ORDER BY id) FROM child n), \
+    (SELECT string_agg(gid, ' ') FROM pg_prepared_xacts), \
+    (SELECT string_agg(oid || ' ' || lo_get(oid)::text, ' ' ORDER BY oid) \
+        FROM pg_largeobject_metadata))";
+
+const CLEAR: &str = "TRUNCATE note, side.note, parent, child; \
+    INSERT INTO note VALUES (1, 'one'), (2, 'two'); \
+    SELECT lo_unlink(oid) FROM pg_largeobject_metadata";
+
+/// A client that uses the same servers in between, with everything set otherwise. It notices if
+/// anything of another client has come to it.
+struct Other {
+    raw: Raw,
+    zone: &'static str,
+    role: &'static str,
+}
+
+impl Other {
+    async fn new(front: &Front, zone: &'static str, role: &'static str) -> Other {
+        let mut raw = Raw::log_in(front.address(), APP_USER, APP_DATABASE).await;
+        for sql in [
+            format!("SET TimeZone TO '{zone}'"),
+            format!("SET ROLE {role}"),
+            format!("SET application_name TO '{zone}'"),
+            format!("SET app.mine TO '{role}'"),
+            "SET search_path TO nowhere".to_owned(),
+            "SET work_mem TO '3MB'".to_owned(),
+        ] {
+            let answer = raw.query(&sql).await;
+            assert!(answer.starts_with("C(SET)"), "{answer}");
+        }
+        Other { raw, zone, role }
+    }
+
+    async fn interfere(&mut self, number: usize) {
+        let (zone, role) = (self.zone, self.role);
+        let mine = format!("D({zone},{role},{role},nowhere,3MB)");
+        // On the primary, and wherever reads go.
+        let also = ["", "FROM (SELECT txid_current()) t"][number / 2 % 2];
+        let sql = format!(
+            "SELECT current_setting('TimeZone'), current_user, current_setting('app.mine'), \
+             current_setting('search_path'), current_setting('work_mem') {also}"
+        );
+        let answer = match number % 5 {
+            0 => self.raw.query(&sql).await,
+            1 => {
+                let name = ["s", "t", ""][number / 5 % 3];
+                let run = [bind("p", name, &[]), execute("p", 0), sync()];
+                let prepare = close_statement(name);
+                let messages = [vec![prepare, parse(name, &sql)], run.to_vec()].concat();
+                self.raw.exchange(&messages).await
+            }
+            2 => {
+                let begun = self.raw.query("BEGIN").await;
+                assert_eq!(begun, "C(BEGIN) Z(T)");
+                let answer = self.raw.query(&sql).await;
+                let failed = self
+                    .raw
+                    .query("SET LOCAL TimeZone TO 'UTC'; SELECT 1/0")
+                    .await;
+                assert!(failed.ends_with("E(22012) Z(E)"), "{failed}");
+                let ended = self.raw.query("ROLLBACK").await;
+                assert!(ended.ends_with("C(ROLLBACK) Z(I)"), "{ended}");
+                answer
+            }
+            3 => {
+                let failed = self.raw.query("SELECT 1; SELECT 1/0").await;
+                assert!(failed.ends_with("E(22012) Z(I)"), "{failed}");
+                self.raw.query(&sql).await
+            }
+            _ => {
+                let set = format!("SET extra_float_digits TO {}; {sql}", number % 3);
+                self.raw.query(&set).await
+            }
+        };
+        assert!(answer.contains(&mine), "{sql}: {answer}, not {mine}");
+    }
+}

@@ -1,0 +1,166 @@
+//! Conversations that once came out differently through Causeway, each as short as it was found.
+
+use super::act::{Act, Conversation, Format, Leave, Turn, Wait};
+
+/// Each with what PostgreSQL says somewhere in it: one that fails from its start proves nothing.
+pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
+    let one = "SELECT $1::int + 1";
+    let stories = vec![
+        (
+            "errors call a statement by the client's name",
+            "M=prepared statement \"s\" already exists",
+            vec![
+                turn(vec![parse("s", one), Act::Sync]),
+                turn(vec![parse("s", "SELECT 2"), Act::Sync]),
+                turn(vec![bind("s", &[]), Act::Sync]),
+            ],
+        ),
+        (
+            "of two names for one text",
+            "M=prepared statement \"t\" already exists",
+            vec![
+                turn(vec![parse("s", one), parse("t", one), Act::Sync]),
+                turn(vec![parse("t", "SELECT 2"), Act::Sync]),
+            ],
+        ),
+        (
+            "the same text does not free a name either",
+            "C=42P05",
+            vec![
+                turn(vec![parse("s", one), Act::Sync]),
+                turn(vec![parse("s", one), Act::Sync]),
+                turn(vec![bind("s", &["1"]), execute(), Act::Sync]),
+            ],
+        ),
+        (
+            "what is wrong with a text comes ahead of what is wrong with its name",
+            "C=42601",
+            vec![
+                turn(vec![parse("s", one), Act::Sync]),
+                turn(vec![parse("s", "SELEC"), Act::Sync]),
+            ],
+        ),
+        (
+            "a failed transaction prepares nothing",
+            "C=25P02",
+            vec![
+                turn(vec![parse("s", one), Act::CloseStatement("s"), Act::Sync]),
+                say("BEGIN; SELECT 1/0"),
+                turn(vec![parse("s", one), Act::Sync]),
+                turn(vec![Act::CloseStatement("s"), parse("s", one), Act::Sync]),
+                say("ROLLBACK"),
+                turn(vec![bind("s", &["1"]), execute(), Act::Sync]),
+                turn(vec![
+                    parse("s", one),
+                    bind("s", &["1"]),
+                    execute(),
+                    Act::Sync,
+                ]),
+            ],
+        ),
+        (
+            "what an error has skipped is not there for the next cycle",
+            "M=prepared statement \"s\" does not exist",
+            vec![
+                turn(vec![
+                    Act::DescribePortal("p"),
+                    parse("s", "INSERT INTO note VALUES (7, 'skipped')"),
+                    Act::Sync,
+                    bind("s", &[]),
+                    execute(),
+                    Act::Sync,
+                ]),
+                say("SELECT count(*) FROM note"),
+            ],
+        ),
+        (
+            "the unnamed statement is gone when it is closed",
+            "M=unnamed prepared statement does not exist",
+            vec![turn(vec![
+                parse("", one),
+                Act::CloseStatement(""),
+                Act::DescribeStatement(""),
+                Act::Sync,
+            ])],
+        ),
+        (
+            "a DEALLOCATE ALL that fails takes nothing away",
+            "C=25P02",
+            vec![
+                turn(vec![parse("s", one), Act::Sync]),
+                say("BEGIN"),
+                turn(vec![bind("s", &["1"]), execute(), Act::Sync]),
+                say("SAVEPOINT a"),
+                say("SELECT 1/0"),
+                say("DEALLOCATE ALL"),
+                say("ROLLBACK TO a"),
+                turn(vec![bind("s", &["2"]), execute(), Act::Sync]),
+                say("COMMIT"),
+            ],
+        ),
+        (
+            "a text that failed half way does not keep the session on a replica",
+            "C(LISTEN)",
+            vec![
+                say("ROLLBACK TO b; SELECT count(*) FROM note; SELECT * FROM nowhere"),
+                say("LISTEN bell"),
+                say("INSERT INTO note VALUES (5, 'primary')"),
+            ],
+        ),
+        (
+            "nor does one in a READ ONLY transaction",
+            "C(INSERT 0 1)",
+            vec![
+                say("BEGIN READ ONLY"),
+                say("SELECT count(*) FROM note"),
+                say("COMMIT; SELECT * FROM nowhere"),
+                say("INSERT INTO note VALUES (5, 'primary')"),
+            ],
+        ),
+    ];
+    let stories = stories.into_iter();
+    stories
+        .map(|(name, witness, turns)| {
+            let conversation = Conversation {
+                startup: Vec::new(),
+                turns,
+                leave: Leave::Politely,
+            };
+            (name, witness, conversation)
+        })
+        .collect()
+}
+
+fn turn(acts: Vec<Act>) -> Turn {
+    Turn {
+        acts,
+        wait: Wait::Ready,
+    }
+}
+
+fn say(sql: &str) -> Turn {
+    turn(vec![Act::Query(sql.to_owned())])
+}
+
+fn parse(name: &'static str, sql: &str) -> Act {
+    Act::Parse {
+        name,
+        sql: sql.to_owned(),
+    }
+}
+
+fn bind(statement: &'static str, parameters: &[&str]) -> Act {
+    Act::Bind {
+        portal: "",
+        statement,
+        parameters: parameters.iter().map(|&text| text.to_owned()).collect(),
+        results: Format::Text,
+    }
+}
+
+fn execute() -> Act {
+    Act::Execute {
+        portal: "",
+        rows: 0,
+    }
+}
