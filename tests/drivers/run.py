@@ -133,19 +133,23 @@ def report(suites):
         print(f"{suite.name:<22} {len(tests):>6} {passed.get('direct', '-'):>14} {passed.get('session', '-'):>11} "
               f"{passed.get('strong', '-'):>10} {len(differing):>7}")
         for test in differing:
-            why = reason_for(suite, test, reasons)
-            unexplained += why is None
             words = [f"{outcomes.get(test, MISSING)[0]} {side}" for side, outcomes in sides.items()]
-            said = [outcomes.get(test, MISSING)[1] for outcomes in sides.values()]
-            listed.append(f"{suite.name}  {test}\n    {', '.join(words)}: "
-                          f"{why or 'NO REASON KNOWN: ' + next(filter(None, said), '')}")
+            said = next(filter(None, (outcomes.get(test, MISSING)[1] for outcomes in sides.values())), "")
+            why = reason_for(suite, test, said, reasons)
+            unexplained += why is None
+            listed.append(f"{suite.name}  {test}\n    {', '.join(words)}: {why or 'NO REASON KNOWN: ' + said}")
     print("\n" + "\n".join(listed) if listed else "\nno differences")
     return 1 if unexplained else 0
 
 
-def reason_for(suite, test, reasons):
-    return next((reason["why"] for reason in reasons if fnmatch.fnmatchcase(suite.name, reason["suite"])
-                 and any(test == name or fnmatch.fnmatchcase(test, name) for name in reason["tests"])), None)
+def reason_for(suite, test, said, reasons):
+    """The first that fits the suite, the test and, if the reason names that, what the test said."""
+    def fits(reason):
+        return (fnmatch.fnmatchcase(suite.name, reason["suite"])
+                and any(test == name or fnmatch.fnmatchcase(test, name) for name in reason["tests"])
+                and any(word in said for word in reason.get("said", [""])))
+
+    return next((reason["why"] for reason in reasons if fits(reason)), None)
 
 
 MISSING = ("missing", "")
