@@ -130,7 +130,7 @@ impl Session {
             }
             upstream.applied.replace(wanted);
         }
-        if plan.has_effects {
+        if plan.has_effects || !upstream.server.sql_statements.is_empty() {
             upstream.send_ahead(std::mem::take(&mut sql).as_bytes());
             self.send_sql_statements(upstream, plan);
         }

@@ -73,7 +73,9 @@ impl Session {
                 Effect::Pin(
                     reason @ (PinReason::SqlPrepare | PinReason::Load | PinReason::Unknown),
                 ) if several => self.pin_to_server(*reason),
-                Effect::Prepare(_) if several => self.pin_to_server(PinReason::SqlPrepare),
+                Effect::Prepare(_) if several => {
+                    self.keep_doubtful(upstream, PinReason::SqlPrepare)
+                }
                 effect if deallocates_all(effect) => match upstream.deallocated.take() {
                     Some(statements) if !several => upstream.server.statements = statements,
                     _ => upstream.afterwards = Afterwards::Discard,
@@ -82,12 +84,16 @@ impl Session {
             }
         }
         if is_torn(decision) || committed {
-            match upstream.role {
-                Role::Primary => self.pin_to_server(PinReason::Unknown),
-                // A READ ONLY transaction: a session cannot stay there. The server may differ from
-                // what is known of it.
-                Role::Replica => upstream.afterwards = Afterwards::Discard,
-            }
+            self.keep_doubtful(upstream, PinReason::Unknown);
+        }
+    }
+
+    /// The server may differ from what is known of it. On the primary the session stays with it; on
+    /// a replica it cannot.
+    fn keep_doubtful(&mut self, upstream: &mut Upstream, reason: PinReason) {
+        match upstream.role {
+            Role::Primary => self.pin_to_server(reason),
+            Role::Replica => upstream.afterwards = Afterwards::Discard,
         }
     }
 

@@ -12,14 +12,19 @@ use crate::protocol::owed::{Fate, Request};
 use crate::sql::Effect;
 
 impl Session {
-    /// Brings the server's SQL-level prepared statements to the session's, for the names that the run
-    /// mentions: what the session does not have there must not be there either. A cycle that will
-    /// go on may mention any of them later, when nothing can be sent ahead any more.
+    /// Brings the server's SQL-level prepared statements to the session's: what another session has
+    /// left goes, and what the run mentions comes. A cycle that will go on may mention any of them
+    /// later, when nothing can be sent ahead any more.
     pub(super) fn send_sql_statements(&self, upstream: &mut Upstream, plan: &Plan) {
         if upstream.server.status == TransactionStatus::Failed {
             return;
         }
         let mut names = self.mentioned_in_sql(plan);
+        let held = upstream.server.sql_statements.keys();
+        names.extend(
+            held.filter(|name| !self.statements.has(name.as_bytes()))
+                .cloned(),
+        );
         if !plan.is_whole_cycle() {
             names.extend(self.statements.names_in_sql().map(Box::from));
         }

@@ -97,7 +97,12 @@ impl Session {
         match failure {
             Failure::Refused => {
                 self.run_again(&upstream);
-                self.release(upstream);
+                if upstream.may_have_prepared() {
+                    self.part(&upstream);
+                    upstream.server.discard();
+                } else {
+                    self.release(upstream);
+                }
                 Ok(())
             }
             Failure::Settings(_) if may_run_again => {

@@ -181,6 +181,13 @@ impl Upstream {
             .any(|(_, decision)| decision.effects.iter().any(changes))
     }
 
+    /// SQL PREPARE was among what the server has refused: it may have come to that.
+    pub fn may_have_prepared(&self) -> bool {
+        let prepares = |effect: &Effect| matches!(effect, Effect::Prepare(_));
+        let mut decisions = self.effects.iter().map(|(_, decision)| decision);
+        decisions.any(|decision| decision.effects.iter().any(prepares))
+    }
+
     /// Something has been done since the server was last asked what it holds.
     pub fn may_hold_less(&self) -> bool {
         self.ends_pins

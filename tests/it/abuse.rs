@@ -225,7 +225,7 @@ impl Abuser {
             1 => ("SET ROLE other".to_owned(), "C(SET)".to_owned()),
             2 => ("SET work_mem TO '1234kB'".to_owned(), "C(SET)".to_owned()),
             3 => (
-                format!("PREPARE mine AS SELECT '{token}'; EXECUTE mine; DEALLOCATE mine"),
+                format!("PREPARE own AS SELECT '{token}'; EXECUTE own; DEALLOCATE own"),
                 format!("D({token})"),
             ),
             4 => (
@@ -449,7 +449,7 @@ const TRACES: &str = "SELECT concat_ws(' ', \
         WHERE relnamespace = pg_my_temp_schema()), \
     (SELECT string_agg('portal ' || name, ',') FROM pg_cursors WHERE name <> ''), \
     (SELECT string_agg('statement ' || name, ',') FROM pg_prepared_statements \
-        WHERE from_sql OR name IN ('mine', 'theirs')), \
+        WHERE from_sql OR name IN ('mine', 'own', 'theirs')), \
     (SELECT string_agg('listens ' || c, ',') FROM pg_listening_channels() c))";
 
 /// pgbench through the proxy until then, a thread for each client: one that prepares is deaf to
