@@ -24,7 +24,7 @@ use crate::pool::Pools;
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::message;
 use crate::protocol::startup::Startup;
-use crate::routing::{Level, NodeIndex};
+use crate::routing::{Level, NodeIndex, Tokens};
 use crate::server::Dialer;
 use crate::session::preferences::Preferences;
 use crate::session::{
@@ -232,10 +232,14 @@ fn options(config: &Config) -> Options {
     let level = match config.routing.consistency {
         Consistency::Strong => Level::Strong,
         Consistency::Session => Level::Session,
+        Consistency::Causal => Level::Causal,
         Consistency::Eventual => Level::Eventual { max_staleness },
     };
     let region = config.region.as_deref().map(Arc::from);
     let monitor = &config.monitor;
+    let causal = &config.causal;
+    let token_keys = [&causal.token_key, &causal.previous_token_key];
+    let token_keys = token_keys.into_iter().flatten();
     Options {
         preferences: Preferences::new(level, max_staleness, region),
         max_wait: config.routing.max_wait,
@@ -244,6 +248,9 @@ fn options(config: &Config) -> Options {
         idle_timeout: config.client.idle_timeout,
         // The last probe may have missed its time, and the one before may have been slow.
         observation_expiry: monitor.probe_interval * 3 + monitor.probe_timeout,
+        tokens: Arc::new(Tokens::new(token_keys.map(|key| key.as_bytes()))),
+        max_ahead_bytes: config.causal.max_ahead as u64,
+        clock_skew: causal.clock_skew,
     }
 }
 

@@ -48,6 +48,7 @@ pub struct Config {
     pub client: ClientConfig,
     pub pool: PoolConfig,
     pub routing: RoutingConfig,
+    pub causal: CausalConfig,
     pub log: LogConfig,
 }
 
@@ -212,10 +213,45 @@ pub struct RoutingConfig {
     pub read_only_functions: Vec<String>,
 }
 
+/// Positions that travel.
+#[derive(Clone)]
+pub struct CausalConfig {
+    /// What tokens are signed with, the same for every Causeway of a cluster; none does not sign.
+    pub token_key: Option<Zeroizing<String>>,
+    /// Its predecessor: tokens that were signed with it are still good.
+    pub previous_token_key: Option<Zeroizing<String>>,
+    /// A token may be ahead of the primary's last known position by so many bytes of WAL.
+    /// Default 256 MiB.
+    pub max_ahead: usize,
+    /// A client's clock and the primary's may differ by so much. Default 500 ms.
+    pub clock_skew: Duration,
+}
+
+impl fmt::Debug for CausalConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CausalConfig {
+            token_key,
+            previous_token_key,
+            max_ahead,
+            clock_skew,
+        } = self;
+        f.debug_struct("CausalConfig")
+            .field("token_key", &token_key.as_ref().map(|_| ".."))
+            .field(
+                "previous_token_key",
+                &previous_token_key.as_ref().map(|_| ".."),
+            )
+            .field("max_ahead", max_ahead)
+            .field("clock_skew", clock_skew)
+            .finish()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
     Strong,
     Session,
+    Causal,
     Eventual,
 }
 

@@ -131,6 +131,7 @@ fn the_reference_and_the_docs_have_every_setting() {
         "client.tls",
         "pool",
         "routing",
+        "causal",
         "log",
     ];
     let known: BTreeSet<String> = known

@@ -18,6 +18,8 @@ use super::{Config, NodeConfig, PoolConfig, Secret, TlsMode, UserConfig};
 pub const MAX_NODES: usize = 64;
 /// Bytes of a name in PostgreSQL (`NAMEDATALEN` less the terminating zero).
 const MAX_NAME_BYTES: usize = 63;
+/// Bytes of a key that signs tokens, at the least.
+const MIN_KEY_BYTES: usize = 16;
 const MAX_WEIGHT: u32 = 10_000;
 const MAX_SERVERS: usize = 100_000;
 const MAX_WORKER_THREADS: usize = 1024;
@@ -38,6 +40,7 @@ pub fn validate(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     rules.client(config);
     rules.pool(&config.pool);
     rules.routing(config);
+    rules.causal(config);
     rules.log(config);
     rules.errors
 }
@@ -309,6 +312,24 @@ impl Rules<'_> {
                 format!("`{function}` is not a function's name: write `name` or `schema.name`")
             });
         }
+    }
+
+    fn causal(&mut self, config: &Config) {
+        let causal = &config.causal;
+        let keys = [
+            ("causal.token_key", &causal.token_key),
+            ("causal.previous_token_key", &causal.previous_token_key),
+        ];
+        for (path, key) in keys {
+            let length = key.as_ref().map_or(MIN_KEY_BYTES, |key| key.len());
+            self.refuse_if(length < MIN_KEY_BYTES, path, || {
+                format!("{path} is too short to keep anything secret: give at least {MIN_KEY_BYTES} bytes")
+            });
+        }
+        let predecessor_alone = causal.previous_token_key.is_some() && causal.token_key.is_none();
+        self.refuse_if(predecessor_alone, "causal.previous_token_key", || {
+            "causal.previous_token_key needs a causal.token_key beside it".to_owned()
+        });
     }
 
     fn log(&mut self, config: &Config) {

@@ -34,6 +34,7 @@ impl Word for Consistency {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("strong", Consistency::Strong),
         ("session", Consistency::Session),
+        ("causal", Consistency::Causal),
         ("eventual", Consistency::Eventual),
     ];
 }
@@ -195,7 +196,7 @@ mod tests {
         );
         assert_eq!(
             word::<Consistency>("linearizable").unwrap_err(),
-            "`linearizable` is not a consistency level; it is one of strong, session, eventual"
+            "`linearizable` is not a consistency level; it is one of strong, session, causal, eventual"
         );
     }
 

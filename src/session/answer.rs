@@ -3,6 +3,7 @@
 
 use super::relay::Inflow;
 use super::survey::{Ending, Plan, Step, What};
+use super::tokens::TOKEN;
 use super::{End, LocalTransaction, Mode, Session};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::frame::HEADER;
@@ -208,6 +209,7 @@ impl Session {
     pub(super) fn show(&self, name: &str) -> Option<String> {
         match name {
             "causeway.last_route" => Some(self.show_last_route()),
+            TOKEN => Some(self.token().unwrap_or_default()),
             "causeway.pin" => Some(self.pin.map_or("", PinReason::as_str).to_owned()),
             _ => self.preferences.show(name),
         }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::relay::Inflow;
+use super::report::Report;
 use super::route::Reason;
 use super::statements::{Statement, Unnamed};
 use super::survey::{Plan, Step, What};
@@ -106,7 +107,7 @@ impl Session {
             && plan.is_whole_cycle()
             && will_be_idle
             && !copies
-            && self.has_replicas()
+            && self.wants_positions()
     }
 
     /// Sends ahead of a cycle the settings in which the server differs, and a BEGIN that is owed.
@@ -144,9 +145,11 @@ impl Session {
         upstream.server.unnamed = None;
     }
 
-    /// There are others to read from than the primary: a position is worth knowing.
-    pub(super) fn has_replicas(&self) -> bool {
-        self.services.feed.topology().replicas().next().is_some()
+    /// A position is worth knowing: there are others to read from than the primary, or the client
+    /// carries it to where there are.
+    pub(super) fn wants_positions(&self) -> bool {
+        self.preferences.report == Report::On
+            || self.services.feed.topology().replicas().next().is_some()
     }
 
     /// Sends one message, `frame`, as the server must have it.

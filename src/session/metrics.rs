@@ -12,6 +12,7 @@ pub struct SessionMetrics {
     by_reason: [Counter; Reason::ALL.len()],
     ran_again: Counter,
     by_pin: [Counter; PinReason::ALL.len()],
+    lost_positions: Counter,
 }
 
 impl SessionMetrics {
@@ -41,12 +42,18 @@ impl SessionMetrics {
             Unit::Count,
             "Sessions that were pinned to one server of the primary, by what they hold there"
         );
+        describe_counter!(
+            "causeway_lost_positions_total",
+            Unit::Count,
+            "Sessions that were told that a failover has lost what they had written or seen"
+        );
         let pin = |pin: PinReason| counter!("causeway_pins_total", "reason" => pin.as_str());
         SessionMetrics {
             by_node: nodes.map(node).collect(),
             by_reason: Reason::ALL.map(reason),
             ran_again: counter!("causeway_reruns_total"),
             by_pin: PinReason::ALL.map(pin),
+            lost_positions: counter!("causeway_lost_positions_total"),
         }
     }
 
@@ -66,6 +73,10 @@ impl SessionMetrics {
         if let Some(place) = PinReason::ALL.iter().position(|known| *known == reason) {
             self.by_pin[place].increment(1);
         }
+    }
+
+    pub(super) fn lost_position(&self) {
+        self.lost_positions.increment(1);
     }
 
     pub(super) fn ran_again(&self) {

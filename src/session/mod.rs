@@ -15,9 +15,11 @@ mod relay;
 mod release;
 mod replication;
 mod replies;
+mod report;
 mod route;
 mod statements;
 mod survey;
+mod tokens;
 mod tracked;
 mod upstream;
 mod welcome;
@@ -33,13 +35,14 @@ use crate::net::{Buffer, Wire};
 use crate::pool::Group;
 use crate::protocol::error::{Fault, SqlState};
 use crate::protocol::message::TransactionStatus;
-use crate::routing::{Floor, NodeSet};
+use crate::routing::{Floor, NodeSet, Tokens};
 use crate::server::Reported;
 use crate::sql::{Begin, Classifier, PinReason};
 
 use cancels::{Cancels, Registration};
 use preferences::Preferences;
 use relay::{Event, Inflow};
+use report::HeldReady;
 use statements::{ClientStatements, Prepared};
 use survey::{Plan, Step};
 use tracked::Tracked;
@@ -90,6 +93,11 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// An observation of a node that is older no longer counts.
     pub observation_expiry: Duration,
+    pub tokens: Arc<Tokens>,
+    /// A token may be ahead of the primary's last known position by so many bytes.
+    pub max_ahead_bytes: u64,
+    /// A client's clock and the primary's may differ by so much.
+    pub clock_skew: Duration,
 }
 
 /// How a session uses servers.
@@ -141,6 +149,10 @@ pub struct Session {
     /// The client's output from here on is held back: nothing of the retained run's result has
     /// come yet, and it may have to be taken back.
     held_from: Option<usize>,
+    /// The end of a write's answer, which waits for the write's position.
+    held_ready: Option<HeldReady>,
+    /// What the client gets next, in front of what comes from the server.
+    due: Vec<u8>,
     /// Nodes that have failed the run that is to be sent next.
     exclude: NodeSet,
     /// A replica has refused the run that is to be sent next.
@@ -172,6 +184,7 @@ impl Session {
             settings,
             wishes,
             reported,
+            floor,
         } = welcome;
         Session {
             client,
@@ -182,7 +195,7 @@ impl Session {
             upstream: None,
             local: LocalTransaction::None,
             pin: None,
-            floor: Floor::default(),
+            floor,
             preferences: services.options.preferences.with(&wishes),
             settings: Tracked::new(settings),
             wishes: Tracked::new(wishes),
@@ -194,6 +207,8 @@ impl Session {
             spare_steps: Vec::new(),
             retained: Buffer::default(),
             held_from: None,
+            held_ready: None,
+            due: Vec::new(),
             exclude: NodeSet::EMPTY,
             primary_next: false,
             services,
@@ -234,7 +249,8 @@ impl Session {
     }
 
     /// Answers a run of messages, or sends it to a server that will.
-    async fn request(&mut self, plan: Plan) -> Result<(), End> {
+    async fn request(&mut self, mut plan: Plan) -> Result<(), End> {
+        self.meet_demands(&mut plan).await;
         for warning in &plan.warnings {
             self.say(warning);
         }

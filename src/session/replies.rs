@@ -2,6 +2,7 @@
 //! queue of owed replies says what each belongs to.
 
 use std::task::Context;
+use std::time::Instant;
 
 use super::dispatch::{deallocates_all, put_synthetic};
 use super::relay::{Failure, Inflow};
@@ -156,6 +157,12 @@ impl Session {
                     fate,
                 });
             }
+            if !self.due.is_empty() {
+                self.client.output.extend(&bytes[*run..*at]);
+                *run = *at;
+                let due = std::mem::take(&mut self.due);
+                self.client.output.extend(&due);
+            }
             if let Some(reply) = upstream.server.owed.pop_synthetic() {
                 self.client.output.extend(&bytes[*run..*at]);
                 *run = *at;
@@ -225,7 +232,12 @@ impl Session {
             }
             Progress::CopyIn { ignored_syncs } => upstream.sending -= ignored_syncs,
             Progress::Failed(_) => return self.failed(upstream, received.fate, frame),
-            Progress::Ready(_) => self.ready(upstream, received.fate, body)?,
+            Progress::Ready(_) => {
+                self.ready(upstream, received.fate, body)?;
+                if self.holds_ready(upstream, received.fate, upstream.server.status) {
+                    return Ok(Verdict::Drop);
+                }
+            }
         }
         if received.fate != Fate::Forward {
             return Ok(Verdict::Drop);
@@ -333,8 +345,9 @@ impl Session {
         let topology = self.services.feed.topology();
         match upstream.captured.take() {
             Some(lsn) if status == TransactionStatus::Idle => {
+                let lsn = lsn.normalised(topology.geometry);
                 self.floor
-                    .raise(lsn.normalised(topology.geometry), topology.timeline);
+                    .capture(lsn, upstream.timeline, &topology, Instant::now());
                 let covered = !upstream.server.owed.owes_capture();
                 if upstream.footprint == Footprint::Capturing && covered {
                     upstream.footprint = Footprint::None;
@@ -448,7 +461,7 @@ impl Session {
             && !upstream.is_in_transaction()
             && upstream.sending == upstream.receiving
             && !matches!(self.inflow, Inflow::Through(_));
-        if done && upstream.footprint == Footprint::Deep && self.has_replicas() {
+        if done && upstream.footprint == Footprint::Deep && self.wants_positions() {
             upstream.send_capture();
             self.upstream = Some(upstream);
         } else if done && self.local == LocalTransaction::None && !self.keeps_server() {

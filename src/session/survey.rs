@@ -10,7 +10,7 @@ use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::frame::{
     Frame, HEADER, Header, Target, bind_parts, cstring, frontend, parse_parts, target,
 };
-use crate::routing::Level;
+use crate::routing::{Level, UnixMillis};
 use crate::sql::{Begin, Class, Classified, Decision, Effect, PinReason};
 
 /// A run that is longer than this is not read to its end before it is sent: it goes to the
@@ -44,6 +44,10 @@ pub struct Plan {
     pub refusal: Option<Fault>,
     /// What its comments ask for and cannot have.
     pub warnings: Vec<Fault>,
+    /// Tokens that it presents.
+    pub tokens: Vec<String>,
+    /// When something was written that it must see, as the client says.
+    pub written_at: Option<UnixMillis>,
 }
 
 impl Plan {
@@ -55,6 +59,15 @@ impl Plan {
     /// All its statements give the same answer whatever the data, such as SET and SHOW.
     pub fn needs_no_data(&self) -> bool {
         self.class == Class::Anywhere && self.level.is_some()
+    }
+
+    fn was_written_at(&mut self, time: Option<UnixMillis>) {
+        self.written_at = self.written_at.max(time);
+    }
+
+    /// It raises the floor by itself.
+    pub fn brings_positions(&self) -> bool {
+        !self.tokens.is_empty() || self.written_at.is_some()
     }
 
     /// A whole cycle, from its first message to its Query or Sync.
@@ -176,6 +189,8 @@ impl Session {
             pins: false,
             refusal: None,
             warnings: Vec::new(),
+            tokens: Vec::new(),
+            written_at: None,
         };
         let mut at = 0;
         while at < size
@@ -364,6 +379,9 @@ impl Session {
                     Fault::new(Severity::Warning, SqlState::INVALID_PARAMETER_VALUE, text)
                 };
                 plan.warnings.extend(hints.errors.iter().map(warning));
+                plan.tokens
+                    .extend(hints.token.as_deref().map(str::to_owned));
+                plan.was_written_at(hints.written_at_ms.map(UnixMillis));
                 self.preferences.hinted(hints)
             }
             None => self.preferences.level,
@@ -385,6 +403,9 @@ impl Session {
                 Effect::PrepareTransaction => plan.ends_transaction = true,
                 Effect::Set { name, value } if name.starts_with(PREFIX) => {
                     plan.refusal = preferences::check(name, value.as_deref()).err();
+                    plan.tokens
+                        .extend(preferences::presented(name, value.as_deref()));
+                    plan.was_written_at(preferences::presented_time(name, value.as_deref()));
                 }
                 Effect::SetLocal { name } if name.starts_with(PREFIX) => {
                     let message = format!("SET LOCAL {name} has no effect: use SET, or a comment");

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use super::preferences::{self, PREFIX};
 use super::route::{nearest_up, no_primary};
+use super::tokens;
 use super::{Registration, Services};
 use crate::net::Wire;
 use crate::pool::{CheckoutError, Group, Lent};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::startup::{Startup, option_settings};
-use crate::routing::NodeSet;
+use crate::routing::{Floor, NodeSet};
 use crate::server::settings::{list_constant, quoted};
 use crate::server::{DialError, Reported, RunError, Settings};
 
@@ -21,6 +22,8 @@ pub struct Welcome {
     pub(super) settings: Settings,
     pub(super) wishes: Settings,
     pub(super) reported: Reported,
+    /// The position that it brings along.
+    pub(super) floor: Floor,
 }
 
 /// Prepares a client's session and puts the end of its log-in into the output: parameters, cancel
@@ -33,6 +36,16 @@ pub async fn welcome(
     client: &mut Wire,
 ) -> Result<Welcome, Fault> {
     let (settings, wishes) = startup_settings(startup)?;
+    let mut floor = match preferences::token(&wishes) {
+        Some(token) => tokens::accept(services, &token)
+            .await
+            .map_err(Fault::into_fatal)?,
+        None => Floor::default(),
+    };
+    if let Some(time) = preferences::write_time(&wishes) {
+        let other = tokens::accept_time(services, time).map_err(Fault::into_fatal)?;
+        floor.merge(&other);
+    }
     let (settings, reported) = match group.welcome(&settings) {
         Some(known) => known,
         None => {
@@ -55,6 +68,7 @@ pub async fn welcome(
         settings,
         wishes,
         reported,
+        floor,
     })
 }
 
