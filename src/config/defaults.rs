@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{
     CausalConfig, ClientConfig, Config, Consistency, LogConfig, LogFormat, MonitorConfig,
-    NodeConfig, PoolConfig, PoolMode, RoutingConfig, Secret, ServerTls, TlsMode, UserConfig,
+    NodeConfig, OnLag, PoolConfig, PoolMode, RoutingConfig, Secret, ServerTls, TlsMode, UserConfig,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -27,6 +27,7 @@ impl Default for Config {
             client: ClientConfig::default(),
             pool: PoolConfig::default(),
             routing: RoutingConfig::default(),
+            profiles: Vec::new(),
             causal: CausalConfig::default(),
             log: LogConfig::default(),
         }
@@ -138,6 +139,7 @@ impl Default for RoutingConfig {
             consistency: Consistency::Session,
             max_staleness: None,
             max_wait: Duration::from_secs(1),
+            on_lag: OnLag::Primary,
             failover_wait: Duration::from_secs(10),
             statement_cache_size: 16 * MIB,
             read_only_functions: Vec::new(),
@@ -152,6 +154,7 @@ impl Default for CausalConfig {
             previous_token_key: None,
             max_ahead: 256 * MIB,
             clock_skew: Duration::from_millis(500),
+            session_keys: 100_000,
         }
     }
 }

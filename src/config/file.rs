@@ -14,7 +14,7 @@ use super::section::{Reader, Section, Value};
 use super::words;
 use super::{
     CausalConfig, ClientConfig, ClientTls, Config, LogConfig, MonitorConfig, NodeConfig,
-    PoolConfig, RoutingConfig, Secret, UserConfig,
+    PoolConfig, ProfileConfig, RoutingConfig, Secret, UserConfig,
 };
 
 pub use super::section::Environment;
@@ -83,6 +83,9 @@ fn read_top(mut top: Section<'_, '_>, config: &mut Config) {
     if let Some(section) = top.section("routing", "routing") {
         read_routing(section, &mut config.routing);
     }
+    top.sections("profiles", |section| {
+        config.profiles.extend(read_profile(section));
+    });
     if let Some(section) = top.section("causal", "causal") {
         read_causal(section, &mut config.causal);
     }
@@ -200,6 +203,7 @@ fn read_routing(mut section: Section<'_, '_>, routing: &mut RoutingConfig) {
         text(words::duration_or_none),
     );
     section.set("max_wait", &mut routing.max_wait, duration);
+    section.set("on_lag", &mut routing.on_lag, text(words::word));
     section.set("failover_wait", &mut routing.failover_wait, duration);
     section.set(
         "statement_cache_size",
@@ -214,6 +218,36 @@ fn read_routing(mut section: Section<'_, '_>, routing: &mut RoutingConfig) {
     section.finish();
 }
 
+fn read_profile(mut section: Section<'_, '_>) -> Option<ProfileConfig> {
+    for key in ["name", "consistency"] {
+        if !section.has(key) {
+            section.error(format!("this profile has no `{key}`"));
+        }
+    }
+    let name = section.take("name", non_empty);
+    let mut patterns = |key| section.take(key, texts).unwrap_or_default();
+    let (databases, users) = (patterns("databases"), patterns("users"));
+    let (applications, tables) = (patterns("applications"), patterns("tables"));
+    let consistency = section.take("consistency", text(words::word));
+    let max_staleness = section.take("max_staleness", text(words::duration_or_none));
+    let max_wait = section.take("max_wait", duration);
+    let on_lag = section.take("on_lag", text(words::word));
+    let enforced = section.take("enforced", boolean).unwrap_or(false);
+    section.finish();
+    Some(ProfileConfig {
+        name: name?,
+        databases,
+        users,
+        applications,
+        tables,
+        consistency: consistency?,
+        max_staleness: max_staleness.flatten(),
+        max_wait,
+        on_lag,
+        enforced,
+    })
+}
+
 fn read_causal(mut section: Section<'_, '_>, causal: &mut CausalConfig) {
     if section.has("token_key") && section.has("token_key_file") {
         section.error("give `token_key` or `token_key_file`, not both");
@@ -224,6 +258,7 @@ fn read_causal(mut section: Section<'_, '_>, causal: &mut CausalConfig) {
         .map(Zeroizing::new);
     section.set("max_ahead", &mut causal.max_ahead, size);
     section.set("clock_skew", &mut causal.clock_skew, duration);
+    section.set("session_keys", &mut causal.session_keys, number);
     section.finish();
 }
 

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Consistency, LogFormat, PoolMode, TlsMode};
+use super::{Consistency, LogFormat, OnLag, PoolMode, TlsMode};
 
 /// A setting that takes one of a few words.
 pub trait Word: Copy + PartialEq + 'static {
@@ -36,6 +36,15 @@ impl Word for Consistency {
         ("session", Consistency::Session),
         ("causal", Consistency::Causal),
         ("eventual", Consistency::Eventual),
+    ];
+}
+
+impl Word for OnLag {
+    const WHAT: &'static str = "what to do about lag";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("primary", OnLag::Primary),
+        ("wait", OnLag::Wait),
+        ("error", OnLag::Error),
     ];
 }
 

@@ -18,7 +18,7 @@ pub use gate::{Level, PrimaryReason, ReadNeed, Verdict, gate};
 pub use history::{History, UnixMillis};
 pub use judge::{Judgement, Refused, Unknown};
 pub use lsn::{Lsn, Position, SystemId, Timeline, WalGeometry};
-pub use select::{Choice, Preference, select};
+pub use select::{Choice, OnLag, Preference, select};
 pub use switches::Switches;
 pub use token::Tokens;
 pub use topology::{Node, NodeIndex, NodeName, NodeSet, NodeState, Observation, Role, Topology};

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::relay::Inflow;
-use super::report::Report;
 use super::route::Reason;
 use super::statements::{Statement, Unnamed};
 use super::survey::{Plan, Step, What};
@@ -91,7 +90,7 @@ impl Session {
         if plan.needs_no_data() && !in_transaction && !upstream.server.owed.is_mid_cycle() {
             return false;
         }
-        let deep = plan.class == Class::Write || in_transaction || displaced;
+        let deep = plan.class == Class::Write || in_transaction || displaced || self.ties_others();
         upstream.footprint = match (upstream.footprint, deep) {
             (Footprint::Deep | Footprint::Capturing, _) | (_, true) => Footprint::Deep,
             (Footprint::Unknown, false) => Footprint::Unknown,
@@ -148,8 +147,7 @@ impl Session {
     /// A position is worth knowing: there are others to read from than the primary, or the client
     /// carries it to where there are.
     pub(super) fn wants_positions(&self) -> bool {
-        self.preferences.report == Report::On
-            || self.services.feed.topology().replicas().next().is_some()
+        self.ties_others() || self.services.feed.topology().replicas().next().is_some()
     }
 
     /// Sends one message, `frame`, as the server must have it.

@@ -1,6 +1,8 @@
 //! What sessions count. Handles are registered once; counting is one atomic addition.
 
-use metrics::{Counter, Unit, counter, describe_counter};
+use std::time::Duration;
+
+use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
 use super::route::{Reason, Route};
 use crate::routing::NodeName;
@@ -13,6 +15,9 @@ pub struct SessionMetrics {
     ran_again: Counter,
     by_pin: [Counter; PinReason::ALL.len()],
     lost_positions: Counter,
+    wait: Histogram,
+    /// By whether the replica got there in time.
+    waits: [Counter; 2],
 }
 
 impl SessionMetrics {
@@ -47,12 +52,25 @@ impl SessionMetrics {
             Unit::Count,
             "Sessions that were told that a failover has lost what they had written or seen"
         );
+        describe_histogram!(
+            "causeway_wait_seconds",
+            Unit::Seconds,
+            "How long reads waited for a replica to catch up"
+        );
+        describe_counter!(
+            "causeway_waits_total",
+            Unit::Count,
+            "Reads that waited for a replica, by whether it got there in time"
+        );
         let pin = |pin: PinReason| counter!("causeway_pins_total", "reason" => pin.as_str());
         SessionMetrics {
             by_node: nodes.map(node).collect(),
             by_reason: Reason::ALL.map(reason),
             ran_again: counter!("causeway_reruns_total"),
             by_pin: PinReason::ALL.map(pin),
+            wait: histogram!("causeway_wait_seconds"),
+            waits: ["too long", "reached"]
+                .map(|outcome| counter!("causeway_waits_total", "outcome" => outcome)),
             lost_positions: counter!("causeway_lost_positions_total"),
         }
     }
@@ -73,6 +91,12 @@ impl SessionMetrics {
         if let Some(place) = PinReason::ALL.iter().position(|known| *known == reason) {
             self.by_pin[place].increment(1);
         }
+    }
+
+    /// A read has waited for a replica.
+    pub(super) fn waited(&self, reached: bool, time: Duration) {
+        self.wait.record(time.as_secs_f64());
+        self.waits[usize::from(reached)].increment(1);
     }
 
     pub(super) fn lost_position(&self) {

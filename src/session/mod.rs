@@ -9,8 +9,10 @@ mod answer;
 mod attach;
 pub mod cancels;
 mod dispatch;
+mod keys;
 mod metrics;
 pub mod preferences;
+pub mod profiles;
 mod relay;
 mod release;
 mod replication;
@@ -24,6 +26,7 @@ mod tracked;
 mod upstream;
 mod welcome;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -35,12 +38,14 @@ use crate::net::{Buffer, Wire};
 use crate::pool::Group;
 use crate::protocol::error::{Fault, SqlState};
 use crate::protocol::message::TransactionStatus;
-use crate::routing::{Floor, NodeSet, Tokens};
+use crate::routing::{Floor, NodeSet, OnLag, Tokens};
 use crate::server::Reported;
 use crate::sql::{Begin, Classifier, PinReason};
 
 use cancels::{Cancels, Registration};
+use keys::Keys;
 use preferences::Preferences;
+use profiles::{Applied, Profiles};
 use relay::{Event, Inflow};
 use report::HeldReady;
 use statements::{ClientStatements, Prepared};
@@ -59,6 +64,7 @@ pub struct Services {
     pub prepared: Prepared,
     pub cancels: Arc<Cancels>,
     pub feed: Feed,
+    pub keys: Keys,
     pub options: Options,
     pub metrics: SessionMetrics,
 }
@@ -71,11 +77,13 @@ impl Services {
         metrics: SessionMetrics,
     ) -> Services {
         let (prepared, cancels) = (Prepared::new(), Arc::default());
+        let keys = Keys::new(options.session_keys);
         Services {
             classifier,
             prepared,
             cancels,
             feed,
+            keys,
             options,
             metrics,
         }
@@ -86,7 +94,9 @@ impl Services {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub preferences: Preferences,
+    pub profiles: Arc<Profiles>,
     pub max_wait: Duration,
+    pub on_lag: OnLag,
     pub failover_wait: Duration,
     pub max_query_size: usize,
     /// Zero never ends an idle session.
@@ -98,6 +108,8 @@ pub struct Options {
     pub max_ahead_bytes: u64,
     /// A client's clock and the primary's may differ by so much.
     pub clock_skew: Duration,
+    /// So many session keys have a floor of their own.
+    pub session_keys: NonZeroUsize,
 }
 
 /// How a session uses servers.
@@ -136,6 +148,8 @@ pub struct Session {
     /// The `causeway.*` settings, with transactions like the others.
     wishes: Tracked,
     preferences: Preferences,
+    /// None if there are no profiles.
+    profiles: Option<Box<Applied>>,
     statements: ClientStatements,
     /// What the client has been told of its parameters.
     reported: Reported,
@@ -185,8 +199,9 @@ impl Session {
             wishes,
             reported,
             floor,
+            profiles,
         } = welcome;
-        Session {
+        let mut session = Session {
             client,
             group,
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
@@ -197,6 +212,7 @@ impl Session {
             pin: None,
             floor,
             preferences: services.options.preferences.with(&wishes),
+            profiles,
             settings: Tracked::new(settings),
             wishes: Tracked::new(wishes),
             statements: ClientStatements::default(),
@@ -212,7 +228,9 @@ impl Session {
             exclude: NodeSet::EMPTY,
             primary_next: false,
             services,
-        }
+        };
+        session.follow_profile();
+        session
     }
 
     /// Answers the client until one of the two has had enough.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::keys::MAX_KEY;
+use super::profiles::Asked;
 use super::report::Report;
 use super::tokens::{LAST_WRITE, TOKEN};
 use crate::protocol::error::{Fault, SqlState};
@@ -17,13 +19,15 @@ const CONSISTENCY: &str = "causeway.consistency";
 const MAX_STALENESS: &str = "causeway.max_staleness";
 const REGION: &str = "causeway.region";
 const REPORT: &str = "causeway.report";
+const SESSION_KEY: &str = "causeway.session_key";
 
 /// What can be set.
-const KNOWN: [&str; 6] = [
+const KNOWN: [&str; 7] = [
     CONSISTENCY,
     MAX_STALENESS,
     TOKEN,
     LAST_WRITE,
+    SESSION_KEY,
     REGION,
     REPORT,
 ];
@@ -36,6 +40,11 @@ pub struct Preferences {
     max_staleness: Option<Duration>,
     pub region: Option<Arc<str>>,
     pub report: Report,
+    /// Ties the session to others with the same.
+    pub session_key: Option<Arc<str>>,
+    /// What the session itself has set, which comes before profiles.
+    own_level: Option<Level>,
+    own_staleness: Option<Duration>,
 }
 
 impl Preferences {
@@ -45,6 +54,9 @@ impl Preferences {
             max_staleness,
             region,
             report: Report::Off,
+            session_key: None,
+            own_level: None,
+            own_staleness: None,
         };
         preferences.bound();
         preferences
@@ -60,10 +72,17 @@ impl Preferences {
                 CONSISTENCY => {
                     if let Some(level) = level(&value) {
                         preferences.level = level;
+                        preferences.own_level = Some(level);
                     }
                 }
-                MAX_STALENESS => preferences.max_staleness = duration(&value).ok(),
+                MAX_STALENESS => {
+                    preferences.own_staleness = duration(&value).ok();
+                    preferences.max_staleness = preferences.own_staleness;
+                }
                 REGION => preferences.region = (!value.is_empty()).then(|| value.into()),
+                SESSION_KEY => {
+                    preferences.session_key = (!value.is_empty()).then(|| value.into());
+                }
                 REPORT => preferences.report = report(&value).unwrap_or_default(),
                 _ => {}
             }
@@ -79,8 +98,23 @@ impl Preferences {
         }
     }
 
-    /// These with a comment's hints over them.
-    pub fn hinted(&self, hints: &sql::Hints) -> Level {
+    /// What a statement asks for, with its comment's hints.
+    pub fn asked(&self, hints: Option<&sql::Hints>) -> Asked {
+        let level = self.level_with(hints);
+        let hinted = hints.is_some_and(|hints| hints.consistency.is_some());
+        let is_own = hinted || self.own_level.is_some();
+        let max_staleness = hints.and_then(|hints| hints.max_staleness);
+        Asked {
+            level: is_own.then_some(level),
+            max_staleness: max_staleness.or(self.own_staleness),
+            default: level,
+        }
+    }
+
+    fn level_with(&self, hints: Option<&sql::Hints>) -> Level {
+        let Some(hints) = hints else {
+            return self.level;
+        };
         let max_staleness = hints.max_staleness.or(self.max_staleness);
         match hints.consistency {
             Some(sql::Level::Strong) => Level::Strong,
@@ -103,6 +137,7 @@ impl Preferences {
                 None => "unbounded".to_owned(),
             }),
             REGION => Some(self.region.as_deref().unwrap_or_default().to_owned()),
+            SESSION_KEY => Some(self.session_key.as_deref().unwrap_or_default().to_owned()),
             REPORT => Some(match self.report {
                 Report::On => "on".to_owned(),
                 Report::Off => "off".to_owned(),
@@ -162,6 +197,7 @@ pub fn check(name: &str, value: Option<&str>) -> Result<(), Fault> {
         LAST_WRITE if !value.is_empty() && timestamp(&value).is_none() => {
             invalid("Milliseconds since 1970, such as 1764000000000.".to_owned())
         }
+        SESSION_KEY if value.len() > MAX_KEY => invalid(format!("At most {MAX_KEY} bytes.")),
         REPORT if report(&value).is_none() => invalid("Available values: on, off.".to_owned()),
         _ => known(name),
     }
@@ -229,7 +265,7 @@ fn duration(value: &str) -> Result<Duration, humantime::DurationError> {
 }
 
 /// The text of an SQL constant as it stands behind `SET name TO`.
-fn unquoted(sql: &str) -> String {
+pub(super) fn unquoted(sql: &str) -> String {
     let trimmed = sql.trim();
     let escaped = trimmed.starts_with(['e', 'E']) && trimmed[1..].starts_with('\'');
     let body = if escaped { &trimmed[1..] } else { trimmed };

@@ -46,6 +46,7 @@ impl Session {
             (Role::Primary, _) => self.floor.raise_to_primary_after(Instant::now()),
             (Role::Replica, _) => self.floor.saw_replica(upstream.node, Instant::now()),
         }
+        self.share_floor();
     }
 
     /// A cancel request is on its way to the server: it must hit nobody else. When it has arrived,

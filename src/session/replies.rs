@@ -353,8 +353,12 @@ impl Session {
                     upstream.footprint = Footprint::None;
                 }
             }
-            _ => upstream.footprint = Footprint::Unknown,
+            _ => {
+                upstream.footprint = Footprint::Unknown;
+                self.floor.raise_to_primary_after(Instant::now());
+            }
         }
+        self.share_floor();
     }
 
     fn cycle_ended(&mut self, upstream: &mut Upstream, status: TransactionStatus) {
@@ -378,8 +382,7 @@ impl Session {
             }
         }
         if status == TransactionStatus::Idle {
-            self.preferences
-                .follow(&self.services.options.preferences, self.wishes.current());
+            self.follow_wishes();
         }
         upstream.receiving += 1;
         upstream.cycle = Cycle::Well;
@@ -418,8 +421,7 @@ impl Session {
                 self.statements.close_all();
             }
         }
-        self.preferences
-            .follow(&self.services.options.preferences, self.wishes.current());
+        self.follow_wishes();
     }
 
     /// A cycle has failed. Most of what it would have changed is undone with it; where that is not

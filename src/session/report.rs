@@ -44,9 +44,11 @@ impl Session {
                 false
             }
             Fate::Forward if self.ties_others() => {
-                match self.position_follows(upstream, status) {
-                    true => self.held_ready = Some(HeldReady(status)),
-                    false => self.report(upstream, status),
+                if self.position_follows(upstream, status) {
+                    self.held_ready = Some(HeldReady(status));
+                } else {
+                    self.share_sight(upstream);
+                    self.report(upstream, status);
                 }
                 true
             }
@@ -55,8 +57,8 @@ impl Session {
     }
 
     /// Others depend on when this session's positions are known.
-    fn ties_others(&self) -> bool {
-        self.preferences.report == Report::On
+    pub(super) fn ties_others(&self) -> bool {
+        self.preferences.report == Report::On || self.preferences.session_key.is_some()
     }
 
     /// A capture is on its way, or will be as soon as the server is at rest, and nothing that the

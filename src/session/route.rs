@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::preferences::unquoted;
 use super::survey::Plan;
 use super::{LocalTransaction, Mode, Session};
 use crate::pool::Group;
 use crate::protocol::error::{Fault, SqlState};
 use crate::routing::{
-    Choice, Level, Node, NodeIndex, NodeState, Preference, PrimaryReason, ReadNeed, Role, Topology,
-    gate, select,
+    Choice, Level, Node, NodeIndex, NodeState, OnLag, Preference, PrimaryReason, ReadNeed, Role,
+    Topology, gate, select,
 };
 use crate::sql::Class;
 
@@ -88,6 +89,20 @@ pub(super) enum Need {
 }
 
 impl Session {
+    /// The `causeway.*` settings, or the application's name, may have changed.
+    pub(super) fn follow_wishes(&mut self) {
+        self.preferences
+            .follow(&self.services.options.preferences, self.wishes.current());
+        self.follow_profile();
+    }
+
+    pub(super) fn follow_profile(&mut self) {
+        if let Some(profiles) = &mut self.profiles {
+            let application = self.settings.current().get("application_name");
+            profiles.follow(&application.map(unquoted).unwrap_or_default());
+        }
+    }
+
     pub(super) fn need(&self, plan: &Plan) -> Need {
         if self.mode == Mode::Session {
             return Need::Primary(Reason::Session);
@@ -145,10 +160,17 @@ impl Session {
     }
 
     async fn read(&mut self, level: Level, plan: &Plan) -> Result<Route, Fault> {
-        let mut max_wait = self.services.options.max_wait;
+        let options = &self.services.options;
+        let wants = plan.wants();
+        let mut max_wait = wants
+            .and_then(|wants| wants.max_wait)
+            .unwrap_or(options.max_wait);
+        let on_lag = wants
+            .and_then(|wants| wants.on_lag)
+            .unwrap_or(options.on_lag);
         let mut reason = Reason::Fresh;
         loop {
-            match self.consider(level, plan, max_wait) {
+            match self.consider(level, plan, max_wait, on_lag) {
                 Choice::Replica(node) => {
                     return Ok(Route {
                         node,
@@ -156,13 +178,18 @@ impl Session {
                         reason,
                     });
                 }
+                Choice::Primary(PrimaryReason::Lag) if on_lag == OnLag::Error => {
+                    return Err(all_behind());
+                }
                 Choice::Primary(why) => return self.primary(Reason::Read(why)).await,
                 Choice::Wait {
                     replica,
                     lsn,
                     at_most,
                 } => {
+                    let began = Instant::now();
                     let reached = self.services.feed.reached(replica, lsn, at_most).await;
+                    self.services.metrics.waited(reached, began.elapsed());
                     reason = if reached { Reason::Waited } else { reason };
                     max_wait = Duration::ZERO;
                 }
@@ -170,10 +197,11 @@ impl Session {
         }
     }
 
-    fn consider(&mut self, level: Level, plan: &Plan, max_wait: Duration) -> Choice {
+    fn consider(&mut self, level: Level, plan: &Plan, max_wait: Duration, on_lag: OnLag) -> Choice {
         let now = Instant::now();
         let topology = self.services.feed.topology();
         self.floor.settle(&topology, now);
+        self.follow_key(&topology, now);
         let need = ReadNeed {
             level,
             floor: &self.floor,
@@ -185,6 +213,7 @@ impl Session {
             region: plan.region.as_deref(),
             stay_on: self.floor.last_replica(),
             max_wait,
+            on_lag,
             random: rand::random(),
         };
         let load = |node: NodeIndex| self.group.pool(node).in_use();
@@ -230,6 +259,12 @@ pub(super) fn nearest_up(
     });
     up.min_by_key(|(distance, ..)| *distance)
         .map(|(_, node, role)| (node, role))
+}
+
+fn all_behind() -> Fault {
+    let message = "every replica that could answer is behind, and on_lag is error";
+    Fault::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+        .with_hint("Try again, or read at a laxer level.")
 }
 
 pub(super) fn no_primary(topology: &Topology) -> Fault {

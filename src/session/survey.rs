@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use super::Session;
-use super::preferences::{self, PREFIX, stricter};
+use super::preferences::{self, PREFIX};
+use super::profiles::Wants;
 use super::statements::{Registered, Statement, Unnamed};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::frame::{
     Frame, HEADER, Header, Target, bind_parts, cstring, frontend, parse_parts, target,
 };
 use crate::routing::{Level, UnixMillis};
-use crate::sql::{Begin, Class, Classified, Decision, Effect, PinReason};
+use crate::sql::{Begin, Class, Classified, Decision, Effect, Hints, PinReason};
 
 /// A run that is longer than this is not read to its end before it is sent: it goes to the
 /// primary. In bytes.
@@ -28,7 +29,7 @@ pub struct Plan {
     /// The strongest class of all its statements.
     pub class: Class,
     /// The strictest level that any of its statements asks for; none before there is one.
-    level: Option<Level>,
+    wants: Option<Wants>,
     pub region: Option<Arc<str>>,
     /// BEGIN is among its statements.
     pub begins: Option<Begin>,
@@ -53,12 +54,17 @@ pub struct Plan {
 impl Plan {
     /// How fresh the state must be that it sees; none if no statement says anything about it.
     pub fn level(&self) -> Option<Level> {
-        self.level
+        self.wants.map(|wants| wants.level)
+    }
+
+    /// How it waits for that; none is as always.
+    pub fn wants(&self) -> Option<Wants> {
+        self.wants
     }
 
     /// All its statements give the same answer whatever the data, such as SET and SHOW.
     pub fn needs_no_data(&self) -> bool {
-        self.class == Class::Anywhere && self.level.is_some()
+        self.class == Class::Anywhere && self.wants.is_some()
     }
 
     fn was_written_at(&mut self, time: Option<UnixMillis>) {
@@ -180,7 +186,7 @@ impl Session {
             } else {
                 Class::Anywhere
             },
-            level: None,
+            wants: None,
             region: self.preferences.region.clone(),
             begins: None,
             ends_transaction: false,
@@ -365,31 +371,39 @@ impl Session {
         }
     }
 
+    /// What the reads of one text get.
+    fn wants(&self, decision: &Decision, hints: Option<&Hints>) -> Wants {
+        match (&self.profiles, hints) {
+            (None, None) => Wants::level(self.preferences.level),
+            (None, Some(_)) => Wants::level(self.preferences.asked(hints).default),
+            (Some(profiles), _) => {
+                profiles.wants(&decision.relations, &self.preferences.asked(hints))
+            }
+        }
+    }
+
     /// Adds what one text does to the plan.
     fn account(&self, classified: &Classified, plan: &mut Plan) {
         let decision = &classified.decision;
         plan.class = plan.class.max(decision.class);
         plan.copies_in |= decision.copies_in;
-        let level = match &classified.hints {
-            Some(hints) => {
-                if let Some(region) = &hints.region {
-                    plan.region = Some(region.as_ref().into());
-                }
-                let warning = |text: &String| {
-                    Fault::new(Severity::Warning, SqlState::INVALID_PARAMETER_VALUE, text)
-                };
-                plan.warnings.extend(hints.errors.iter().map(warning));
-                plan.tokens
-                    .extend(hints.token.as_deref().map(str::to_owned));
-                plan.was_written_at(hints.written_at_ms.map(UnixMillis));
-                self.preferences.hinted(hints)
-            }
-            None => self.preferences.level,
-        };
-        plan.level = Some(
-            plan.level
-                .map_or(level, |strictest| stricter(strictest, level)),
+        let wants = self.wants(decision, classified.hints.as_deref());
+        plan.wants = Some(
+            plan.wants
+                .map_or(wants, |strictest| strictest.stricter(wants)),
         );
+        if let Some(hints) = &classified.hints {
+            if let Some(region) = &hints.region {
+                plan.region = Some(region.as_ref().into());
+            }
+            let warning = |text: &String| {
+                Fault::new(Severity::Warning, SqlState::INVALID_PARAMETER_VALUE, text)
+            };
+            plan.warnings.extend(hints.errors.iter().map(warning));
+            plan.tokens
+                .extend(hints.token.as_deref().map(str::to_owned));
+            plan.was_written_at(hints.written_at_ms.map(UnixMillis));
+        }
         for effect in &decision.effects {
             plan.has_effects = true;
             match effect {

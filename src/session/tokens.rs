@@ -180,6 +180,7 @@ impl Session {
             let (pending, primary) = {
                 let topology = self.services.feed.topology();
                 self.floor.settle(&topology, now);
+                self.follow_key(&topology, now);
                 (self.floor.pending(), topology.primary)
             };
             let left = deadline.saturating_duration_since(now);

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::preferences::{self, PREFIX};
+use super::profiles::Applied;
 use super::route::{nearest_up, no_primary};
 use super::tokens;
 use super::{Registration, Services};
@@ -24,6 +25,7 @@ pub struct Welcome {
     pub(super) reported: Reported,
     /// The position that it brings along.
     pub(super) floor: Floor,
+    pub(super) profiles: Option<Box<Applied>>,
 }
 
 /// Prepares a client's session and puts the end of its log-in into the output: parameters, cancel
@@ -69,7 +71,16 @@ pub async fn welcome(
         wishes,
         reported,
         floor,
+        profiles: profiles(services, startup),
     })
+}
+
+fn profiles(services: &Services, startup: &Startup) -> Option<Box<Applied>> {
+    let user = startup.parameter("user").unwrap_or_default();
+    let database = startup
+        .parameter("database")
+        .filter(|name| !name.is_empty());
+    services.options.profiles.of(database.unwrap_or(user), user)
 }
 
 /// The settings of a start-up message, ours apart.
