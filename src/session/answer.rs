@@ -19,7 +19,7 @@ impl Session {
     /// Answers a run that needs no server; gives it back if it needs one.
     pub(super) fn answer_locally(&mut self, mut plan: Plan) -> Result<Option<Plan>, End> {
         let misplaced = self.misplaced(&plan);
-        if let Some(fault) = plan.refusal.take().or(misplaced) {
+        if let Some(fault) = plan.refusal.take().map(|fault| *fault).or(misplaced) {
             return self.refuse_everywhere(&plan, fault).map(|()| None);
         }
         if self.local == LocalTransaction::Failed {

@@ -42,7 +42,7 @@ pub struct Plan {
     /// The session will hold something that only its server has.
     pub pins: bool,
     /// The run asks for something that makes no sense, and gets this for an answer.
-    pub refusal: Option<Fault>,
+    pub refusal: Option<Box<Fault>>,
     /// What its comments ask for and cannot have.
     pub warnings: Vec<Fault>,
     /// Tokens that it presents.
@@ -416,7 +416,9 @@ impl Session {
                 }
                 Effect::PrepareTransaction => plan.ends_transaction = true,
                 Effect::Set { name, value } if name.starts_with(PREFIX) => {
-                    plan.refusal = preferences::check(name, value.as_deref()).err();
+                    plan.refusal = preferences::check(name, value.as_deref())
+                        .err()
+                        .map(Box::new);
                     plan.tokens
                         .extend(preferences::presented(name, value.as_deref()));
                     plan.was_written_at(preferences::presented_time(name, value.as_deref()));

@@ -116,10 +116,10 @@ impl Session {
             return;
         }
         if plan.brings_positions() {
-            plan.refusal = self.take_in(plan).await.err();
+            plan.refusal = self.take_in(plan).await.err().map(Box::new);
         }
         if plan.refusal.is_none() && plan.asks_for_token() {
-            plan.refusal = self.settle_token().await.err();
+            plan.refusal = self.settle_token().await.err().map(Box::new);
         }
     }
 
