@@ -278,6 +278,7 @@ fn options(config: &Config) -> Options {
         preferences: Preferences::new(level, max_staleness, region),
         profiles: Arc::new(Profiles(config.profiles.iter().map(profile).collect())),
         on_lag: on_lag(config.routing.on_lag),
+        max_displaced: config.routing.max_displaced,
         max_wait: config.routing.max_wait,
         failover_wait: config.routing.failover_wait,
         max_query_size: config.client.max_query_size,

@@ -140,6 +140,7 @@ impl Default for RoutingConfig {
             max_staleness: None,
             max_wait: Duration::from_secs(1),
             on_lag: OnLag::Primary,
+            max_displaced: 64,
             failover_wait: Duration::from_secs(10),
             statement_cache_size: 16 * MIB,
             read_only_functions: Vec::new(),

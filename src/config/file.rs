@@ -204,6 +204,7 @@ fn read_routing(mut section: Section<'_, '_>, routing: &mut RoutingConfig) {
     );
     section.set("max_wait", &mut routing.max_wait, duration);
     section.set("on_lag", &mut routing.on_lag, text(words::word));
+    section.set("max_displaced", &mut routing.max_displaced, number);
     section.set("failover_wait", &mut routing.failover_wait, duration);
     section.set(
         "statement_cache_size",

@@ -209,6 +209,8 @@ pub struct RoutingConfig {
     pub max_wait: Duration,
     /// What becomes of a read when every replica that could answer is behind. Default primary.
     pub on_lag: OnLag,
+    /// Reads at the primary at once because replicas lag, at the most. Default 64.
+    pub max_displaced: usize,
     /// During a failover, how long a write waits for the new primary. Default 10 s.
     pub failover_wait: Duration,
     /// Bytes of memory for remembered classifications. Default 16 MiB.

@@ -305,6 +305,12 @@ impl Rules<'_> {
             GIB,
             "routing.statement_cache_size",
         );
+        self.range(
+            routing.max_displaced,
+            1,
+            MAX_SERVERS,
+            "routing.max_displaced",
+        );
         for function in &routing.read_only_functions {
             let is_name = function.split('.').count() <= 2
                 && function

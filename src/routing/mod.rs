@@ -6,6 +6,7 @@ pub mod gate;
 pub mod history;
 pub mod judge;
 pub mod lsn;
+pub mod patience;
 pub mod select;
 pub mod switches;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub use gate::{Level, PrimaryReason, ReadNeed, Verdict, gate};
 pub use history::{History, UnixMillis};
 pub use judge::{Judgement, Refused, Unknown};
 pub use lsn::{Lsn, Position, SystemId, Timeline, WalGeometry};
+pub use patience::{Patience, WaitEnd};
 pub use select::{Choice, OnLag, Preference, select};
 pub use switches::Switches;
 pub use token::Tokens;

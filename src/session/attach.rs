@@ -40,6 +40,7 @@ impl Session {
             Need::Primary(_) | Need::Anywhere => None,
         };
         let mut upstream = Upstream::new(server, route.node, route.role, level);
+        upstream.leave = route.leave;
         if let Some(seen) = self.services.feed.topology().node(route.node).observation() {
             upstream.timeline = seen.timeline;
             upstream.began_at = seen.lsn;

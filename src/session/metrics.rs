@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
 use super::route::{Reason, Route};
-use crate::routing::NodeName;
+use crate::routing::{NodeName, WaitEnd};
 use crate::sql::PinReason;
 
 pub struct SessionMetrics {
@@ -16,8 +16,9 @@ pub struct SessionMetrics {
     by_pin: [Counter; PinReason::ALL.len()],
     lost_positions: Counter,
     wait: Histogram,
-    /// By whether the replica got there in time.
-    waits: [Counter; 2],
+    wait_reached: Counter,
+    wait_too_long: Counter,
+    wait_not_tried: Counter,
 }
 
 impl SessionMetrics {
@@ -60,8 +61,9 @@ impl SessionMetrics {
         describe_counter!(
             "causeway_waits_total",
             Unit::Count,
-            "Reads that waited for a replica, by whether it got there in time"
+            "Reads for which a replica was not fresh enough yet, by what came of waiting for it"
         );
+        let wait = |outcome: &'static str| counter!("causeway_waits_total", "outcome" => outcome);
         let pin = |pin: PinReason| counter!("causeway_pins_total", "reason" => pin.as_str());
         SessionMetrics {
             by_node: nodes.map(node).collect(),
@@ -69,8 +71,9 @@ impl SessionMetrics {
             ran_again: counter!("causeway_reruns_total"),
             by_pin: PinReason::ALL.map(pin),
             wait: histogram!("causeway_wait_seconds"),
-            waits: ["too long", "reached"]
-                .map(|outcome| counter!("causeway_waits_total", "outcome" => outcome)),
+            wait_reached: wait("reached"),
+            wait_too_long: wait("too long"),
+            wait_not_tried: wait("not tried"),
             lost_positions: counter!("causeway_lost_positions_total"),
         }
     }
@@ -94,9 +97,17 @@ impl SessionMetrics {
     }
 
     /// A read has waited for a replica.
-    pub(super) fn waited(&self, reached: bool, time: Duration) {
+    pub(super) fn waited(&self, end: WaitEnd, time: Duration) {
         self.wait.record(time.as_secs_f64());
-        self.waits[usize::from(reached)].increment(1);
+        match end {
+            WaitEnd::Reached => self.wait_reached.increment(1),
+            WaitEnd::TooLong => self.wait_too_long.increment(1),
+        }
+    }
+
+    /// A read went elsewhere at once, because a wait was expected to take longer.
+    pub(super) fn not_worth_waiting(&self) {
+        self.wait_not_tried.increment(1);
     }
 
     pub(super) fn lost_position(&self) {

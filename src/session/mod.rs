@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::monitor::Feed;
@@ -38,7 +39,7 @@ use crate::net::{Buffer, Wire};
 use crate::pool::Group;
 use crate::protocol::error::{Fault, SqlState};
 use crate::protocol::message::TransactionStatus;
-use crate::routing::{Floor, NodeSet, OnLag, Tokens};
+use crate::routing::{Floor, NodeSet, OnLag, Patience, Tokens};
 use crate::server::Reported;
 use crate::sql::{Begin, Classifier, PinReason};
 
@@ -65,6 +66,9 @@ pub struct Services {
     pub cancels: Arc<Cancels>,
     pub feed: Feed,
     pub keys: Keys,
+    patience: Patience,
+    /// For reads that go to the primary because replicas lag.
+    displaced: Arc<Semaphore>,
     pub options: Options,
     pub metrics: SessionMetrics,
 }
@@ -78,12 +82,16 @@ impl Services {
     ) -> Services {
         let (prepared, cancels) = (Prepared::new(), Arc::default());
         let keys = Keys::new(options.session_keys);
+        let patience = Patience::new(feed.topology().nodes.len());
+        let displaced = Arc::new(Semaphore::new(options.max_displaced));
         Services {
             classifier,
             prepared,
             cancels,
             feed,
             keys,
+            patience,
+            displaced,
             options,
             metrics,
         }
@@ -97,6 +105,8 @@ pub struct Options {
     pub profiles: Arc<Profiles>,
     pub max_wait: Duration,
     pub on_lag: OnLag,
+    /// Reads at the primary at once because replicas lag, at the most.
+    pub max_displaced: usize,
     pub failover_wait: Duration,
     pub max_query_size: usize,
     /// Zero never ends an idle session.

@@ -388,6 +388,7 @@ impl Session {
         upstream.cycle = Cycle::Well;
         upstream.ends.clear();
         if status == TransactionStatus::Idle {
+            upstream.leave = None;
             upstream.portals.clear();
         }
         self.exclude = Default::default();

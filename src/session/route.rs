@@ -1,6 +1,10 @@
 //! Which node a run of messages goes to.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use super::preferences::unquoted;
 use super::survey::Plan;
@@ -9,7 +13,7 @@ use crate::pool::Group;
 use crate::protocol::error::{Fault, SqlState};
 use crate::routing::{
     Choice, Level, Node, NodeIndex, NodeState, OnLag, Preference, PrimaryReason, ReadNeed, Role,
-    Topology, gate, select,
+    Topology, WaitEnd, gate, select,
 };
 use crate::sql::Class;
 
@@ -78,6 +82,8 @@ pub(super) struct Route {
     pub node: NodeIndex,
     pub role: Role,
     pub reason: Reason,
+    /// Leave to burden the primary with what a replica should have answered.
+    pub leave: Option<OwnedSemaphorePermit>,
 }
 
 /// What a run needs of a node.
@@ -148,6 +154,7 @@ impl Session {
                         node,
                         role,
                         reason: Reason::Anywhere,
+                        leave: None,
                     }),
                     None => {
                         drop(topology);
@@ -176,10 +183,19 @@ impl Session {
                         node,
                         role: Role::Replica,
                         reason,
+                        leave: None,
                     });
                 }
                 Choice::Primary(PrimaryReason::Lag) if on_lag == OnLag::Error => {
                     return Err(all_behind());
+                }
+                Choice::Primary(why @ PrimaryReason::Lag) => {
+                    let leave = self.permission().await?;
+                    let route = self.primary(Reason::Read(why)).await?;
+                    return Ok(Route {
+                        leave: Some(leave),
+                        ..route
+                    });
                 }
                 Choice::Primary(why) => return self.primary(Reason::Read(why)).await,
                 Choice::Wait {
@@ -189,7 +205,13 @@ impl Session {
                 } => {
                     let began = Instant::now();
                     let reached = self.services.feed.reached(replica, lsn, at_most).await;
-                    self.services.metrics.waited(reached, began.elapsed());
+                    let end = match reached {
+                        true => WaitEnd::Reached,
+                        false => WaitEnd::TooLong,
+                    };
+                    let services = &self.services;
+                    services.patience.learn(replica, began.elapsed(), end);
+                    services.metrics.waited(end, began.elapsed());
                     reason = if reached { Reason::Waited } else { reason };
                     max_wait = Duration::ZERO;
                 }
@@ -217,7 +239,40 @@ impl Session {
             random: rand::random(),
         };
         let load = |node: NodeIndex| self.group.pool(node).in_use();
-        select(verdict, &topology, &preference, load)
+        let choice = select(verdict, &topology, &preference, load);
+        match choice {
+            // What the wait is expected to take going elsewhere does not.
+            Choice::Wait {
+                replica, at_most, ..
+            } if on_lag == OnLag::Primary
+                && !self
+                    .services
+                    .patience
+                    .is_worth(replica, at_most, rand::random()) =>
+            {
+                self.services.metrics.not_worth_waiting();
+                let now = Preference {
+                    max_wait: Duration::ZERO,
+                    ..preference
+                };
+                select(verdict, &topology, &now, load)
+            }
+            choice => choice,
+        }
+    }
+
+    /// So many reads at once may go to the primary because replicas lag; others wait for their turn.
+    async fn permission(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        let patience = self.services.options.max_wait;
+        let turn = Arc::clone(&self.services.displaced).acquire_owned();
+        match timeout(patience, turn).await {
+            Ok(Ok(leave)) => Ok(leave),
+            _ => {
+                let message = "replicas lag, and too many reads have gone to the primary already";
+                Err(Fault::error(SqlState::TOO_MANY_CONNECTIONS, message)
+                    .with_hint("routing.max_displaced limits them."))
+            }
+        }
     }
 
     async fn primary(&self, reason: Reason) -> Result<Route, Fault> {
@@ -237,6 +292,7 @@ impl Session {
                 node,
                 role: Role::Primary,
                 reason,
+                leave: None,
             }),
             None => Err(no_primary(&self.services.feed.topology())),
         }
@@ -250,7 +306,7 @@ pub(super) fn nearest_up(
     exclude: crate::routing::NodeSet,
     group: &Group,
 ) -> Option<(NodeIndex, Role)> {
-    let usable = |node: &&std::sync::Arc<Node>| !exclude.contains(node.index);
+    let usable = |node: &&Arc<Node>| !exclude.contains(node.index);
     let up = topology.nodes.iter().filter(usable).filter_map(|node| {
         let seen = node.observation()?;
         let is_full = !group.pool(node.index).has_room();
@@ -268,7 +324,7 @@ fn all_behind() -> Fault {
 }
 
 pub(super) fn no_primary(topology: &Topology) -> Fault {
-    let state = |node: &std::sync::Arc<Node>| {
+    let state = |node: &Arc<Node>| {
         let state = match &node.state {
             NodeState::Unknown => "not probed yet".to_owned(),
             NodeState::Up(seen) => match seen.role {

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::tracked::Tracked;
 use crate::pool::Lent;
 use crate::protocol::message::TransactionStatus;
@@ -18,6 +20,8 @@ pub struct Upstream {
     pub role: Role,
     /// The timeline that the node wrote or followed then.
     pub timeline: Option<Timeline>,
+    /// Held while it does what a replica should have done.
+    pub leave: Option<OwnedSemaphorePermit>,
     /// A position that it had reached then.
     pub began_at: Lsn,
     /// What is set on the server, with the transaction that may undo it.
@@ -110,6 +114,7 @@ impl Upstream {
             node,
             role,
             timeline: None,
+            leave: None,
             began_at: Lsn::ZERO,
             applied,
             sending: 0,

@@ -199,7 +199,7 @@ async fn a_wrong_token_is_refused_and_says_why() {
         let refused = front.try_client(|config| {
             config.options(&options);
         });
-        let error = refused.await.err().expect("a log-in with a wrong token");
+        let error = refused.await.expect_err("a log-in with a wrong token");
         assert_eq!(code(&error), "22023", "{wrong}");
     }
     // In a transaction it fails with it, as with any error.
@@ -233,7 +233,7 @@ fn told(messages: &[Message]) -> (Vec<(String, String)>, String) {
         let (name, value) =
             parameter_status(&message.body).filter(|_| message.tag == backend::PARAMETER_STATUS)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Some((text(name.as_ref()), text(value.as_ref())))
+        Some((text(name), text(value)))
     };
     let tags = messages.iter().map(|message| char::from(message.tag));
     (messages.iter().filter_map(status).collect(), tags.collect())
@@ -389,7 +389,7 @@ async fn connect_with(causeway: &Running, token: &str) -> Client {
         .user(APP_USER)
         .password(PASSWORD)
         .dbname("app")
-        .options(&format!("-c causeway.token={token}"));
+        .options(format!("-c causeway.token={token}"));
     let (client, connection) = config.connect(NoTls).await.unwrap();
     tokio::spawn(async move { connection.await.is_ok() });
     client
