@@ -1,6 +1,7 @@
 //! What a session answers itself: BEGIN, which travels with the first statement; the `causeway.*`
 //! settings; refusals.
 
+use super::preferences::{CONSISTENCY, level_name};
 use super::relay::Inflow;
 use super::survey::{Ending, Plan, Step, What};
 use super::tokens::TOKEN;
@@ -210,6 +211,7 @@ impl Session {
         match name {
             "causeway.last_route" => Some(self.show_last_route()),
             TOKEN => Some(self.token().unwrap_or_default()),
+            CONSISTENCY => Some(level_name(self.level()).to_owned()),
             "causeway.pin" => Some(self.pin.map_or("", PinReason::as_str).to_owned()),
             _ => self.preferences.show(name),
         }

@@ -15,7 +15,7 @@ use crate::sql;
 /// All settings of ours begin with it; on a plain PostgreSQL they are valid placeholders.
 pub const PREFIX: &str = "causeway.";
 
-const CONSISTENCY: &str = "causeway.consistency";
+pub const CONSISTENCY: &str = "causeway.consistency";
 const MAX_STALENESS: &str = "causeway.max_staleness";
 const REGION: &str = "causeway.region";
 const REPORT: &str = "causeway.report";
@@ -128,10 +128,9 @@ impl Preferences {
         }
     }
 
-    /// What `SHOW name` answers.
+    /// What `SHOW name` answers, but for the level: profiles have a say in that.
     pub fn show(&self, name: &str) -> Option<String> {
         match name {
-            CONSISTENCY => Some(level_name(self.level).to_owned()),
             MAX_STALENESS => Some(match self.max_staleness {
                 Some(bound) => humantime::format_duration(bound).to_string(),
                 None => "unbounded".to_owned(),

@@ -120,7 +120,7 @@ impl Session {
             // The rest of the cycle may need the primary, and what this changes must be there too.
             return Need::Primary(Reason::Transaction);
         }
-        let level = plan.level().unwrap_or(self.preferences.level);
+        let level = plan.level().unwrap_or_else(|| self.level());
         let begins = match self.local {
             LocalTransaction::Deferred(begin) => Some(begin),
             LocalTransaction::None | LocalTransaction::Failed => plan.begins,

@@ -371,6 +371,14 @@ impl Session {
         }
     }
 
+    /// The level of a statement that reads no table and asks for nothing itself.
+    pub(super) fn level(&self) -> Level {
+        match &self.profiles {
+            Some(profiles) => profiles.wants(&[], &self.preferences.asked(None)).level,
+            None => self.preferences.level,
+        }
+    }
+
     /// What the reads of one text get.
     fn wants(&self, decision: &Decision, hints: Option<&Hints>) -> Wants {
         match (&self.profiles, hints) {

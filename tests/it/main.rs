@@ -24,4 +24,5 @@ mod startup;
 mod streaming;
 mod support;
 mod tokens;
+mod waits;
 mod wire;

@@ -173,6 +173,7 @@ async fn a_connection_is_known_by_what_it_calls_itself() {
         .await
         .unwrap();
     assert_eq!(ask(&client, other).await, "0", "at eventual");
+    assert_eq!(ask(&client, "SHOW causeway.consistency").await, "eventual");
     client
         .batch_execute("SET application_name = 'web'")
         .await
