@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use super::recorder;
 use super::users::{InvalidUser, User, users};
 use crate::admin::Admin;
 use crate::client::{Arrival, ClientTls, LogIn, Strangers, authenticate, greet};
-use crate::config::{Config, Consistency};
+use crate::config::{self, Config, Consistency, ProfileConfig};
 use crate::inspect::View;
 use crate::monitor::{Monitor, MonitorError};
 use crate::net::tls::{TlsError, client_config, server_config};
@@ -24,9 +25,10 @@ use crate::pool::Pools;
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::message;
 use crate::protocol::startup::Startup;
-use crate::routing::{Level, NodeIndex};
+use crate::routing::{Level, NodeIndex, OnLag, Tokens};
 use crate::server::Dialer;
 use crate::session::preferences::Preferences;
+use crate::session::profiles::{Force, Glob, Profile, Profiles, TableGlob, Wants};
 use crate::session::{
     End, Options, Services, Session, SessionMetrics, log_in_failed, relay_replication, welcome,
 };
@@ -227,23 +229,66 @@ fn dialers(config: &Config) -> Result<Vec<Arc<Dialer>>, TlsError> {
     config.nodes.iter().enumerate().map(dialer).collect()
 }
 
-fn options(config: &Config) -> Options {
-    let max_staleness = config.routing.max_staleness;
-    let level = match config.routing.consistency {
+fn level(consistency: Consistency, max_staleness: Option<Duration>) -> Level {
+    match consistency {
         Consistency::Strong => Level::Strong,
         Consistency::Session => Level::Session,
+        Consistency::Causal => Level::Causal,
         Consistency::Eventual => Level::Eventual { max_staleness },
-    };
+    }
+}
+
+fn on_lag(on_lag: config::OnLag) -> OnLag {
+    match on_lag {
+        config::OnLag::Primary => OnLag::Primary,
+        config::OnLag::Wait => OnLag::Wait,
+        config::OnLag::Error => OnLag::Error,
+    }
+}
+
+fn profile(profile: &ProfileConfig) -> Profile {
+    let globs = |patterns: &[String]| patterns.iter().map(|text| Glob::new(text)).collect();
+    let tables = profile.tables.iter().map(|text| TableGlob::new(text));
+    Profile {
+        databases: globs(&profile.databases),
+        users: globs(&profile.users),
+        applications: globs(&profile.applications),
+        tables: tables.collect(),
+        wants: Wants {
+            level: level(profile.consistency, profile.max_staleness),
+            max_wait: profile.max_wait,
+            on_lag: profile.on_lag.map(on_lag),
+        },
+        force: match profile.enforced {
+            true => Force::Enforced,
+            false => Force::Default,
+        },
+    }
+}
+
+fn options(config: &Config) -> Options {
+    let max_staleness = config.routing.max_staleness;
+    let level = level(config.routing.consistency, max_staleness);
     let region = config.region.as_deref().map(Arc::from);
     let monitor = &config.monitor;
+    let causal = &config.causal;
+    let token_keys = [&causal.token_key, &causal.previous_token_key];
+    let token_keys = token_keys.into_iter().flatten();
     Options {
         preferences: Preferences::new(level, max_staleness, region),
+        profiles: Arc::new(Profiles(config.profiles.iter().map(profile).collect())),
+        on_lag: on_lag(config.routing.on_lag),
+        max_displaced: config.routing.max_displaced,
         max_wait: config.routing.max_wait,
         failover_wait: config.routing.failover_wait,
         max_query_size: config.client.max_query_size,
         idle_timeout: config.client.idle_timeout,
         // The last probe may have missed its time, and the one before may have been slow.
         observation_expiry: monitor.probe_interval * 3 + monitor.probe_timeout,
+        tokens: Arc::new(Tokens::new(token_keys.map(|key| key.as_bytes()))),
+        max_ahead_bytes: config.causal.max_ahead as u64,
+        clock_skew: causal.clock_skew,
+        session_keys: NonZeroUsize::new(causal.session_keys).unwrap_or(NonZeroUsize::MIN),
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::{
-    ClientConfig, Config, Consistency, LogConfig, LogFormat, MonitorConfig, NodeConfig, PoolConfig,
-    PoolMode, RoutingConfig, Secret, ServerTls, TlsMode, UserConfig,
+    CausalConfig, ClientConfig, Config, Consistency, LogConfig, LogFormat, MonitorConfig,
+    NodeConfig, OnLag, PoolConfig, PoolMode, RoutingConfig, Secret, ServerTls, TlsMode, UserConfig,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -27,6 +27,8 @@ impl Default for Config {
             client: ClientConfig::default(),
             pool: PoolConfig::default(),
             routing: RoutingConfig::default(),
+            profiles: Vec::new(),
+            causal: CausalConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -137,9 +139,23 @@ impl Default for RoutingConfig {
             consistency: Consistency::Session,
             max_staleness: None,
             max_wait: Duration::from_secs(1),
+            on_lag: OnLag::Primary,
+            max_displaced: 64,
             failover_wait: Duration::from_secs(10),
             statement_cache_size: 16 * MIB,
             read_only_functions: Vec::new(),
+        }
+    }
+}
+
+impl Default for CausalConfig {
+    fn default() -> Self {
+        CausalConfig {
+            token_key: None,
+            previous_token_key: None,
+            max_ahead: 256 * MIB,
+            clock_skew: Duration::from_millis(500),
+            session_keys: 100_000,
         }
     }
 }

@@ -13,8 +13,8 @@ use super::origin::{ConfigError, Origin, Origins};
 use super::section::{Reader, Section, Value};
 use super::words;
 use super::{
-    ClientConfig, ClientTls, Config, LogConfig, MonitorConfig, NodeConfig, PoolConfig,
-    RoutingConfig, Secret, UserConfig,
+    CausalConfig, ClientConfig, ClientTls, Config, LogConfig, MonitorConfig, NodeConfig,
+    PoolConfig, ProfileConfig, RoutingConfig, Secret, UserConfig,
 };
 
 pub use super::section::Environment;
@@ -82,6 +82,12 @@ fn read_top(mut top: Section<'_, '_>, config: &mut Config) {
     }
     if let Some(section) = top.section("routing", "routing") {
         read_routing(section, &mut config.routing);
+    }
+    top.sections("profiles", |section| {
+        config.profiles.extend(read_profile(section));
+    });
+    if let Some(section) = top.section("causal", "causal") {
+        read_causal(section, &mut config.causal);
     }
     if let Some(section) = top.section("log", "log") {
         read_log(section, &mut config.log);
@@ -197,6 +203,8 @@ fn read_routing(mut section: Section<'_, '_>, routing: &mut RoutingConfig) {
         text(words::duration_or_none),
     );
     section.set("max_wait", &mut routing.max_wait, duration);
+    section.set("on_lag", &mut routing.on_lag, text(words::word));
+    section.set("max_displaced", &mut routing.max_displaced, number);
     section.set("failover_wait", &mut routing.failover_wait, duration);
     section.set(
         "statement_cache_size",
@@ -211,6 +219,50 @@ fn read_routing(mut section: Section<'_, '_>, routing: &mut RoutingConfig) {
     section.finish();
 }
 
+fn read_profile(mut section: Section<'_, '_>) -> Option<ProfileConfig> {
+    for key in ["name", "consistency"] {
+        if !section.has(key) {
+            section.error(format!("this profile has no `{key}`"));
+        }
+    }
+    let name = section.take("name", non_empty);
+    let mut patterns = |key| section.take(key, texts).unwrap_or_default();
+    let (databases, users) = (patterns("databases"), patterns("users"));
+    let (applications, tables) = (patterns("applications"), patterns("tables"));
+    let consistency = section.take("consistency", text(words::word));
+    let max_staleness = section.take("max_staleness", text(words::duration_or_none));
+    let max_wait = section.take("max_wait", duration);
+    let on_lag = section.take("on_lag", text(words::word));
+    let enforced = section.take("enforced", boolean).unwrap_or(false);
+    section.finish();
+    Some(ProfileConfig {
+        name: name?,
+        databases,
+        users,
+        applications,
+        tables,
+        consistency: consistency?,
+        max_staleness: max_staleness.flatten(),
+        max_wait,
+        on_lag,
+        enforced,
+    })
+}
+
+fn read_causal(mut section: Section<'_, '_>, causal: &mut CausalConfig) {
+    if section.has("token_key") && section.has("token_key_file") {
+        section.error("give `token_key` or `token_key_file`, not both");
+    }
+    causal.token_key = read_secret(&mut section, "token_key", "token_key_file");
+    causal.previous_token_key = section
+        .take("previous_token_key", non_empty)
+        .map(Zeroizing::new);
+    section.set("max_ahead", &mut causal.max_ahead, size);
+    section.set("clock_skew", &mut causal.clock_skew, duration);
+    section.set("session_keys", &mut causal.session_keys, number);
+    section.finish();
+}
+
 fn read_log(mut section: Section<'_, '_>, log: &mut LogConfig) {
     section.set("filter", &mut log.filter, text(same));
     section.set("format", &mut log.format, text(words::word));
@@ -219,9 +271,18 @@ fn read_log(mut section: Section<'_, '_>, log: &mut LogConfig) {
 
 /// `password`, or the first line of `password_file`.
 fn read_password(section: &mut Section<'_, '_>) -> Option<Zeroizing<String>> {
-    let password = section.take("password", text(same));
+    read_secret(section, "password", "password_file")
+}
+
+/// A secret, or the first line of a file.
+fn read_secret(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    file_key: &'static str,
+) -> Option<Zeroizing<String>> {
+    let secret = section.take(key, text(same));
     let directory = section.reader.directory();
-    let from_file = section.take("password_file", |value| {
+    let from_file = section.take(file_key, |value| {
         let path = directory.join(text(same)(value)?);
         let content = fs::read_to_string(&path)
             .map(Zeroizing::new)
@@ -231,7 +292,7 @@ fn read_password(section: &mut Section<'_, '_>) -> Option<Zeroizing<String>> {
             _ => Err(format!("{}: the first line is empty", path.display())),
         }
     });
-    password.or(from_file).map(Zeroizing::new)
+    secret.or(from_file).map(Zeroizing::new)
 }
 
 fn read_path(section: &mut Section<'_, '_>, key: &'static str) -> Option<PathBuf> {

@@ -48,6 +48,9 @@ pub struct Config {
     pub client: ClientConfig,
     pub pool: PoolConfig,
     pub routing: RoutingConfig,
+    /// In the order of the file.
+    pub profiles: Vec<ProfileConfig>,
+    pub causal: CausalConfig,
     pub log: LogConfig,
 }
 
@@ -204,6 +207,10 @@ pub struct RoutingConfig {
     pub max_staleness: Option<Duration>,
     /// The longest wait for a replica. Default 1 s.
     pub max_wait: Duration,
+    /// What becomes of a read when every replica that could answer is behind. Default primary.
+    pub on_lag: OnLag,
+    /// Reads at the primary at once because replicas lag, at the most. Default 64.
+    pub max_displaced: usize,
     /// During a failover, how long a write waits for the new primary. Default 10 s.
     pub failover_wait: Duration,
     /// Bytes of memory for remembered classifications. Default 16 MiB.
@@ -212,10 +219,78 @@ pub struct RoutingConfig {
     pub read_only_functions: Vec<String>,
 }
 
+/// What reads get that are of some database, user, application or table. A list that is empty fits
+/// all; the others hold patterns with `*` and `?`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileConfig {
+    pub name: String,
+    pub databases: Vec<String>,
+    pub users: Vec<String>,
+    pub applications: Vec<String>,
+    /// `name` or `schema.name`. Without any it is for connections.
+    pub tables: Vec<String>,
+    pub consistency: Consistency,
+    /// For `eventual`; none is unbounded.
+    pub max_staleness: Option<Duration>,
+    /// Default is that of `routing`.
+    pub max_wait: Option<Duration>,
+    /// Default is that of `routing`.
+    pub on_lag: Option<OnLag>,
+    /// Clients may not ask for less. Default false.
+    pub enforced: bool,
+}
+
+/// What becomes of a read when every replica that could answer is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLag {
+    Primary,
+    Wait,
+    Error,
+}
+
+/// Positions that travel.
+#[derive(Clone)]
+pub struct CausalConfig {
+    /// What tokens are signed with, the same for every Causeway of a cluster; none does not sign.
+    pub token_key: Option<Zeroizing<String>>,
+    /// Its predecessor: tokens that were signed with it are still good.
+    pub previous_token_key: Option<Zeroizing<String>>,
+    /// A token may be ahead of the primary's last known position by so many bytes of WAL.
+    /// Default 256 MiB.
+    pub max_ahead: usize,
+    /// A client's clock and the primary's may differ by so much. Default 500 ms.
+    pub clock_skew: Duration,
+    /// So many session keys have a floor of their own. Default 100000.
+    pub session_keys: usize,
+}
+
+impl fmt::Debug for CausalConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CausalConfig {
+            token_key,
+            previous_token_key,
+            max_ahead,
+            clock_skew,
+            session_keys,
+        } = self;
+        f.debug_struct("CausalConfig")
+            .field("token_key", &token_key.as_ref().map(|_| ".."))
+            .field(
+                "previous_token_key",
+                &previous_token_key.as_ref().map(|_| ".."),
+            )
+            .field("max_ahead", max_ahead)
+            .field("clock_skew", clock_skew)
+            .field("session_keys", session_keys)
+            .finish()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
     Strong,
     Session,
+    Causal,
     Eventual,
 }
 

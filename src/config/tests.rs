@@ -16,7 +16,17 @@ const REFERENCE: &str = include_str!("../../proxy.toml");
 const DOCS: &str = include_str!("../../docs/configure.md");
 
 /// Settings of the reference that are examples, not defaults.
-const EXAMPLES: [&str; 3] = ["nodes.host", "users.name", "users.password"];
+const EXAMPLES: [&str; 9] = [
+    "nodes.host",
+    "users.name",
+    "users.password",
+    "profiles.name",
+    "profiles.applications",
+    "profiles.tables",
+    "profiles.consistency",
+    "profiles.max_staleness",
+    "profiles.enforced",
+];
 
 fn environment(name: &str) -> Option<String> {
     match name {
@@ -109,6 +119,64 @@ fn the_reference_loads_as_it_stands() {
     assert_eq!(config.nodes, [NodeConfig::new("127.0.0.1", 5432)]);
     assert_eq!(config.users.len(), 1);
     assert_eq!(config.monitor.user, "app");
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let profiles: Vec<_> = config
+        .profiles
+        .iter()
+        .map(|profile| {
+            (
+                profile.name.as_str(),
+                profile.consistency,
+                profile.max_staleness,
+            )
+        })
+        .collect();
+    assert_eq!(
+        profiles,
+        [
+            ("payments", Consistency::Strong, None),
+            ("auth", Consistency::Session, None),
+            ("products", Consistency::Eventual, seconds(60)),
+            ("preferences", Consistency::Causal, None),
+            ("analytics", Consistency::Eventual, seconds(300)),
+        ]
+    );
+}
+
+#[test]
+fn profiles_are_judged() {
+    let profile = "[[profiles]]\nname = \"a\"\nconsistency = \"eventual\"\n";
+    let config = load_with(&format!(
+        "{profile}tables = [\"t\", \"s.*\"]\nmax_wait = \"2s\"\non_lag = \"error\"\nenforced = true\n"
+    ));
+    let config = config.expect("a good profile");
+    assert_eq!(config.profiles[0].on_lag, Some(OnLag::Error));
+    assert_eq!(config.profiles[0].max_wait, Some(Duration::from_secs(2)));
+    let table = [
+        (
+            "[[profiles]]\nname = \"a\"\n".to_owned(),
+            "no `consistency`",
+        ),
+        (profile.replace("eventual", "weak"), "`weak`"),
+        (format!("{profile}{profile}"), "taken by the profile"),
+        (
+            format!("{profile}max_staleness = \"1ms\"\n"),
+            "probe_interval",
+        ),
+        (format!("{profile}tables = [\"a.b.c\"]\n"), "a.b.c"),
+        (format!("{profile}on_lag = \"panic\"\n"), "`panic`"),
+        (
+            profile.replace("eventual", "session") + "max_staleness = \"5s\"\n",
+            "of no use",
+        ),
+    ];
+    for (text, expected) in table {
+        let errors = load_with(&text).expect_err(&text);
+        assert!(
+            errors.iter().any(|error| error.contains(expected)),
+            "{text}: {errors:?}"
+        );
+    }
 }
 
 #[test]
@@ -116,6 +184,7 @@ fn the_reference_states_the_defaults() {
     let mut config = read(REFERENCE).config;
     config.nodes.clear();
     config.users.clear();
+    config.profiles.clear();
     assert_eq!(format!("{config:#?}"), format!("{:#?}", Config::default()));
 }
 
@@ -131,6 +200,8 @@ fn the_reference_and_the_docs_have_every_setting() {
         "client.tls",
         "pool",
         "routing",
+        "profiles",
+        "causal",
         "log",
     ];
     let known: BTreeSet<String> = known

@@ -12,12 +12,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use tracing_subscriber::EnvFilter;
 
 use super::origin::{ConfigError, Origins};
-use super::{Config, NodeConfig, PoolConfig, Secret, TlsMode, UserConfig};
+use super::{Config, Consistency, NodeConfig, PoolConfig, Secret, TlsMode, UserConfig};
 
 /// Nodes at the most: sets of nodes are bits of one 64-bit word.
 pub const MAX_NODES: usize = 64;
 /// Bytes of a name in PostgreSQL (`NAMEDATALEN` less the terminating zero).
 const MAX_NAME_BYTES: usize = 63;
+/// Bytes of a key that signs tokens, at the least.
+const MIN_KEY_BYTES: usize = 16;
+const MAX_SESSION_KEYS: usize = 100_000_000;
 const MAX_WEIGHT: u32 = 10_000;
 const MAX_SERVERS: usize = 100_000;
 const MAX_WORKER_THREADS: usize = 1024;
@@ -38,6 +41,8 @@ pub fn validate(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     rules.client(config);
     rules.pool(&config.pool);
     rules.routing(config);
+    rules.profiles(config);
+    rules.causal(config);
     rules.log(config);
     rules.errors
 }
@@ -300,6 +305,12 @@ impl Rules<'_> {
             GIB,
             "routing.statement_cache_size",
         );
+        self.range(
+            routing.max_displaced,
+            1,
+            MAX_SERVERS,
+            "routing.max_displaced",
+        );
         for function in &routing.read_only_functions {
             let is_name = function.split('.').count() <= 2
                 && function
@@ -309,6 +320,68 @@ impl Rules<'_> {
                 format!("`{function}` is not a function's name: write `name` or `schema.name`")
             });
         }
+    }
+
+    fn profiles(&mut self, config: &Config) {
+        let interval = config.monitor.probe_interval;
+        let mut names = HashMap::new();
+        for (index, profile) in config.profiles.iter().enumerate() {
+            let path = format!("profiles.{index}");
+            let name = &profile.name;
+            if let Some(first) = names.insert(name, index) {
+                let origin = self.origins.of(&format!("profiles.{first}"));
+                self.refuse_if(true, &path, || {
+                    format!("the name `{name}` is taken by the profile at {origin}")
+                });
+            }
+            let at = format!("{path}.max_staleness");
+            let is_eventual = profile.consistency == Consistency::Eventual;
+            let bound = profile.max_staleness;
+            self.refuse_if(bound.is_some() && !is_eventual, &at, || {
+                format!(
+                    "max_staleness of the profile `{name}` is of no use: only `eventual` has one"
+                )
+            });
+            self.refuse_if(bound.is_some_and(|bound| bound < interval), &at, || {
+                format!(
+                    "max_staleness of the profile `{name}` is shorter than monitor.probe_interval \
+                     ({interval:?}): no replica could be known to be that fresh"
+                )
+            });
+            let is_wrong = |pattern: &String| {
+                let parts: Vec<&str> = pattern.split('.').collect();
+                parts.len() > 2 || parts.contains(&"")
+            };
+            for pattern in profile.tables.iter().filter(|pattern| is_wrong(pattern)) {
+                self.refuse_if(true, &format!("{path}.tables"), || {
+                    format!("`{pattern}` is no pattern of tables: write `name` or `schema.name`")
+                });
+            }
+        }
+    }
+
+    fn causal(&mut self, config: &Config) {
+        let causal = &config.causal;
+        let keys = [
+            ("causal.token_key", &causal.token_key),
+            ("causal.previous_token_key", &causal.previous_token_key),
+        ];
+        for (path, key) in keys {
+            let length = key.as_ref().map_or(MIN_KEY_BYTES, |key| key.len());
+            self.refuse_if(length < MIN_KEY_BYTES, path, || {
+                format!("{path} is too short to keep anything secret: give at least {MIN_KEY_BYTES} bytes")
+            });
+        }
+        self.range(
+            causal.session_keys,
+            1,
+            MAX_SESSION_KEYS,
+            "causal.session_keys",
+        );
+        let predecessor_alone = causal.previous_token_key.is_some() && causal.token_key.is_none();
+        self.refuse_if(predecessor_alone, "causal.previous_token_key", || {
+            "causal.previous_token_key needs a causal.token_key beside it".to_owned()
+        });
     }
 
     fn log(&mut self, config: &Config) {

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Consistency, LogFormat, PoolMode, TlsMode};
+use super::{Consistency, LogFormat, OnLag, PoolMode, TlsMode};
 
 /// A setting that takes one of a few words.
 pub trait Word: Copy + PartialEq + 'static {
@@ -34,7 +34,17 @@ impl Word for Consistency {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("strong", Consistency::Strong),
         ("session", Consistency::Session),
+        ("causal", Consistency::Causal),
         ("eventual", Consistency::Eventual),
+    ];
+}
+
+impl Word for OnLag {
+    const WHAT: &'static str = "what to do about lag";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("primary", OnLag::Primary),
+        ("wait", OnLag::Wait),
+        ("error", OnLag::Error),
     ];
 }
 
@@ -195,7 +205,7 @@ mod tests {
         );
         assert_eq!(
             word::<Consistency>("linearizable").unwrap_err(),
-            "`linearizable` is not a consistency level; it is one of strong, session, eventual"
+            "`linearizable` is not a consistency level; it is one of strong, session, causal, eventual"
         );
     }
 

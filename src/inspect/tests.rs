@@ -26,6 +26,8 @@ impl Scene {
             lsn: Lsn(lsn),
             received: None,
             timeline: None,
+            branched_at: None,
+            clock: None,
         }
     }
 
@@ -57,6 +59,7 @@ impl Scene {
             history.push(Sample {
                 started: self.before(ms),
                 lsn: Lsn(lsn),
+                clock: None,
             });
         }
         let node = |(place, state): (usize, NodeState)| {
@@ -68,6 +71,7 @@ impl Scene {
                 weight: 100,
                 state,
                 round_trip: None,
+                furthest: Lsn::ZERO,
             })
         };
         Topology {
@@ -77,6 +81,7 @@ impl Scene {
             timeline: None,
             geometry: WalGeometry::default(),
             history: Arc::new(history),
+            switches: Arc::default(),
         }
     }
 }

@@ -30,6 +30,7 @@ pub(super) struct Board {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Summary {
     primary: Option<NodeIndex>,
+    timeline: Option<Timeline>,
     all_looked_at: bool,
 }
 
@@ -58,6 +59,7 @@ impl Feed {
             topology: ArcSwap::from_pointee(fold.topology().clone()),
             summary: watch::Sender::new(Summary {
                 primary: None,
+                timeline: None,
                 all_looked_at: fold.all_looked_at(),
             }),
             fold: Mutex::new(fold),
@@ -130,6 +132,18 @@ impl Feed {
         timeout(at_most, known).await.ok()?.ok()?.primary
     }
 
+    /// Waits until a primary on `timeline` or a later one is known. False when that takes longer than
+    /// `at_most`. All nodes are probed at once. Cancel safe.
+    pub async fn timeline_within(&self, timeline: Timeline, at_most: Duration) -> bool {
+        let mut summary = self.board.summary.subscribe();
+        for post in &self.board.posts {
+            post.suspected.store(true, Ordering::Release);
+            post.wake.notify_one();
+        }
+        let known = summary.wait_for(|summary| summary.timeline >= Some(timeline));
+        matches!(timeout(at_most, known).await, Ok(Ok(_)))
+    }
+
     /// Waits until every node has been probed once, whatever came of it, or `at_most` has passed.
     /// Cancel safe.
     pub async fn first_look(&self, at_most: Duration) {
@@ -160,6 +174,7 @@ impl Board {
         log_primary(&before, &after);
         let summary = Summary {
             primary: after.primary,
+            timeline: after.timeline,
             all_looked_at: fold.all_looked_at(),
         };
         self.summary.send_if_modified(|last| {
@@ -186,6 +201,7 @@ fn log_change(before: &Node, after: &Node) {
         Role::Replica => "replica",
     };
     let (node, address) = (&after.name, &after.address);
+    log_fall(before, after);
     match (&before.state, &after.state) {
         (NodeState::Up(old), NodeState::Up(new)) if old.role == new.role => {}
         (_, NodeState::Up(new)) => info!(%node, %address, "node is up as a {}", role(new.role)),
@@ -197,6 +213,21 @@ fn log_change(before: &Node, after: &Node) {
             warn!(%node, %address, "node is not used: {reason}");
         }
         (_, NodeState::Unknown) => {}
+    }
+}
+
+/// A replica that replays again what it has replayed before was started anew, or set back to an
+/// older backup. Sessions that have read there are covered: see `routing::Floor`.
+fn log_fall(before: &Node, after: &Node) {
+    let behind = |node: &Node| {
+        let seen = node.observation();
+        seen.is_some_and(|seen| seen.role == Role::Replica && seen.lsn < node.furthest)
+    };
+    if behind(after) && !behind(before) {
+        let now = after.observation().map_or(Lsn::ZERO, |seen| seen.lsn);
+        let (node, furthest) = (&after.name, after.furthest);
+        warn!(%node, "the replica has gone back from {furthest} to {now}: it was started again, or \
+            restored from an older backup");
     }
 }
 

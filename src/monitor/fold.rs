@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::routing::history::Sample;
 use crate::routing::{
-    History, Node, NodeIndex, NodeState, Observation, Role, SystemId, Timeline, Topology,
+    History, Lsn, Node, NodeIndex, NodeState, Observation, Role, SystemId, Timeline, Topology,
     WalGeometry,
 };
 
@@ -61,6 +61,8 @@ pub struct Fold {
 #[derive(Debug, Default)]
 struct Look {
     latest: Latest,
+    /// As a replica, and on which timeline; it begins anew on another.
+    furthest: Option<(Timeline, Lsn)>,
     /// The newest last.
     round_trips: VecDeque<Duration>,
 }
@@ -99,6 +101,7 @@ impl Fold {
                 timeline: None,
                 geometry: WalGeometry::default(),
                 history: Arc::new(History::default()),
+                switches: Arc::default(),
             },
         }
     }
@@ -197,7 +200,13 @@ impl Fold {
             Arc::make_mut(&mut topology.history).push(Sample {
                 started: seen.started,
                 lsn: seen.lsn,
+                clock: seen.clock,
             });
+            if let (Some(timeline), Some(lsn)) = (seen.timeline, seen.branched_at)
+                && !topology.switches.knows(timeline, lsn)
+            {
+                Arc::make_mut(&mut topology.switches).learn(timeline, lsn);
+            }
         }
     }
 
@@ -220,6 +229,7 @@ impl Fold {
             }
             let node = Arc::make_mut(node);
             node.round_trip = look.median();
+            node.furthest = look.furthest.map_or(Lsn::ZERO, |(_, lsn)| lsn);
             node.state = match (look.latest.clone(), excluded) {
                 (Latest::Never, _) => NodeState::Unknown,
                 (Latest::Failed { since, reason }, _) => NodeState::Down { since, reason },
@@ -273,9 +283,15 @@ impl Look {
                         .finished
                         .saturating_duration_since(observation.started),
                 );
-                observation.timeline = Some(self.timeline(&observation, following));
+                let timeline = self.timeline(&observation, following);
+                observation.timeline = Some(timeline);
                 if observation.role == Role::Primary {
                     observation.lsn = observation.lsn.normalised(identity.geometry);
+                    self.furthest = None;
+                } else {
+                    let before = self.furthest.filter(|(on, _)| *on == timeline);
+                    let lsn = before.map_or(observation.lsn, |(_, lsn)| lsn.max(observation.lsn));
+                    self.furthest = Some((timeline, lsn));
                 }
                 Latest::Answered(observation, identity)
             }

@@ -106,6 +106,7 @@ mod tests {
             history.push(Sample {
                 started,
                 lsn: Lsn(lsn),
+                clock: None,
             });
         }
         let seen = Observation {
@@ -116,6 +117,8 @@ mod tests {
             lsn: Lsn(250),
             received: None,
             timeline: None,
+            branched_at: None,
+            clock: None,
         };
         let node = Node {
             name: NodeName("r".into()),
@@ -125,6 +128,7 @@ mod tests {
             weight: 100,
             state: NodeState::Up(seen),
             round_trip: Some(Duration::from_millis(80)),
+            furthest: Lsn::ZERO,
         };
         let topology = Topology {
             nodes: vec![Arc::new(node.clone())],
@@ -133,6 +137,7 @@ mod tests {
             timeline: None,
             geometry: WalGeometry::default(),
             history: Arc::new(history),
+            switches: Arc::default(),
         };
         let gone = Node {
             state: NodeState::Down {

@@ -11,7 +11,7 @@ use tokio_postgres::types::PgLsn;
 use tokio_postgres::{Row, Statement};
 
 use super::fold::{Following, Identity, Outcome};
-use crate::routing::{Lsn, Observation, Role, SystemId, Timeline, WalGeometry};
+use crate::routing::{Lsn, Observation, Role, SystemId, Timeline, UnixMillis, WalGeometry};
 
 const IDENTIFY: &str = "\
 SELECT s.system_identifier, i.wal_block_size, i.bytes_per_wal_segment, \
@@ -19,13 +19,18 @@ SELECT s.system_identifier, i.wal_block_size, i.bytes_per_wal_segment, \
        pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS sees_streaming \
   FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_init() i";
 
-/// The order counts: the role is asked once, before the position that it gives a meaning to, and
-/// the position before the timeline, so that a switch in between shows the older position on the
+/// The order counts: the role is asked once, before the position that it gives a meaning to, the
+/// clock before the position, which so covers all that was committed by then, and the position
+/// before the timeline, so that a switch in between shows the older position on the
 /// newer timeline, which holds it, and never the reverse. `received_tli` is null where nothing is
 /// streamed and for a role without pg_monitor; the control file then tells a timeline that has been
 /// replayed, if late (manual, section "WAL Receiver Process Statistics", "Control Data Functions").
 const PROBE: &str = "\
 SELECT role.in_recovery, \
+       CASE WHEN NOT role.in_recovery THEN pg_catalog.pg_last_wal_replay_lsn() END AS branched_at, \
+       CASE WHEN NOT role.in_recovery \
+            THEN (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint \
+       END AS clock, \
        CASE WHEN role.in_recovery THEN pg_catalog.pg_last_wal_replay_lsn() \
             ELSE pg_catalog.pg_current_wal_insert_lsn() END AS lsn, \
        CASE WHEN role.in_recovery THEN pg_catalog.pg_last_wal_receive_lsn() END AS received, \
@@ -137,6 +142,8 @@ impl Control {
                 lsn: lsn("lsn")?.ok_or(ProbeError::Nonsense("no position"))?,
                 received: lsn("received")?,
                 timeline: None,
+                branched_at: lsn("branched_at")?,
+                clock: clock(&row)?,
             },
             following: following(&row)?,
             identity: self.identity,
@@ -165,6 +172,12 @@ fn identity(row: &Row) -> Result<Identity, ProbeError> {
             segment_size: size("bytes_per_wal_segment")?,
         },
     })
+}
+
+/// Negative before 1970: such a clock is of no use.
+fn clock(row: &Row) -> Result<Option<UnixMillis>, ProbeError> {
+    let clock: Option<i64> = row.try_get("clock")?;
+    Ok(clock.and_then(|ms| u64::try_from(ms).ok()).map(UnixMillis))
 }
 
 fn following(row: &Row) -> Result<Following, ProbeError> {

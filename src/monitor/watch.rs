@@ -21,7 +21,7 @@ use super::probe::{Control, ProbeError};
 use crate::config::{MonitorConfig, NodeConfig};
 use crate::net::tls::TlsError;
 use crate::routing::topology::MAX_NODES;
-use crate::routing::{Node, NodeIndex, NodeName, NodeState};
+use crate::routing::{Lsn, Node, NodeIndex, NodeName, NodeState};
 
 /// So many probes of one node at once at the most: a node far away is asked again before it has
 /// answered, so that an answer is hardly older than its way back. They are spread over the round
@@ -103,6 +103,7 @@ fn unseen(index: NodeIndex, node: &NodeConfig) -> Node {
         weight: node.weight,
         state: NodeState::Unknown,
         round_trip: None,
+        furthest: Lsn::ZERO,
     }
 }
 

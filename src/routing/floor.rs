@@ -2,16 +2,17 @@
 
 use std::time::Instant;
 
-use super::history::History;
+use super::history::{History, UnixMillis};
 use super::lsn::{Lsn, Timeline};
 use super::topology::{NodeIndex, Topology};
 
 /// What the next read of a session must not be older than.
 ///
-/// A floor has up to three parts, and a read must satisfy all of them: a position that is known
-/// (the captured end of the last write), a moment after which the primary must have been probed
-/// (when a capture was lost, or was not worth making), and the replica that answered last, whose
-/// position only a later probe can tell.
+/// A floor has up to four parts, and a read must satisfy all of them: a position that is known
+/// (the captured end of the last write, or a token), a moment after which the primary must have
+/// been probed (when a capture was lost, or was not worth making), a time that the primary's clock
+/// must have shown in a probe (when a write is known by its time only), and the replica that
+/// answered last, whose position only a later probe can tell.
 ///
 /// Every position of the primary that was sampled after a moment covers all that anybody had seen
 /// on a replica up to that moment: a replica has only what the primary has sent. So whenever the
@@ -21,7 +22,28 @@ pub struct Floor {
     lsn: Lsn,
     timeline: Option<Timeline>,
     primary_after: Option<Instant>,
+    clock_after: Option<UnixMillis>,
     last_replica: Option<Visit>,
+    lost: Option<Lost>,
+}
+
+/// A position that a promotion has left behind: what was written or seen there exists no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub timeline: Timeline,
+    pub lsn: Lsn,
+}
+
+/// What a floor waits for before it is a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    Nothing,
+    /// A probe of the primary that starts after this moment.
+    Primary(Instant),
+    /// A probe of the primary whose clock has reached a given time.
+    Clock,
+    /// A probe of this replica that starts after this moment.
+    Replica(NodeIndex, Instant),
 }
 
 /// Reads on one replica whose position is not known yet.
@@ -44,6 +66,15 @@ pub enum Bound {
 }
 
 impl Floor {
+    /// A position from outside: a token's.
+    pub fn at(lsn: Lsn, timeline: Timeline) -> Floor {
+        Floor {
+            lsn,
+            timeline: Some(timeline),
+            ..Floor::default()
+        }
+    }
+
     /// Raises the floor to a position that was captured on `timeline`, on the primary, after all
     /// that this session has written and seen so far. A newer timeline than before takes the
     /// place of an older one's position; an older one, or none, counts as the one the floor was
@@ -61,6 +92,25 @@ impl Floor {
         }
     }
 
+    /// As [`raise`](Floor::raise), for a position that may have been overtaken by a promotion: then it
+    /// is carried over to the new timeline first.
+    pub fn capture(
+        &mut self,
+        lsn: Lsn,
+        timeline: Option<Timeline>,
+        topology: &Topology,
+        now: Instant,
+    ) {
+        match timeline {
+            Some(old) if timeline < self.timeline => {
+                let mut late = Floor::at(lsn, old);
+                late.settle(topology, now);
+                self.merge(&late);
+            }
+            _ => self.raise(lsn, timeline),
+        }
+    }
+
     /// Something was written or seen on the primary whose position is not known: the floor is
     /// what a probe finds there that starts after `moment`. That covers what was seen on a
     /// replica before.
@@ -68,6 +118,30 @@ impl Floor {
         self.primary_after = self.primary_after.max(Some(moment));
         if self.last_replica.is_some_and(|visit| visit.last <= moment) {
             self.last_replica = None;
+        }
+    }
+
+    /// Something was written at `clock`, by the primary's clock, in a way that nobody here has
+    /// seen: the floor is what a probe finds there when the clock has got that far.
+    pub fn raise_to_clock(&mut self, clock: UnixMillis) {
+        self.clock_after = self.clock_after.max(Some(clock));
+    }
+
+    /// Raises the floor to all that `other` demands. Both must have been settled with the same
+    /// topology.
+    pub fn merge(&mut self, other: &Floor) {
+        self.timeline = self.timeline.max(other.timeline);
+        self.lsn = self.lsn.max(other.lsn);
+        self.clock_after = self.clock_after.max(other.clock_after);
+        self.lost = self.lost.or(other.lost);
+        if let Some(moment) = other.primary_after {
+            self.raise_to_primary_after(moment);
+        }
+        if let Some(theirs) = other.last_replica {
+            self.saw_replica(theirs.replica, theirs.last);
+            if let Some(visit) = &mut self.last_replica {
+                visit.first = visit.first.min(theirs.first);
+            }
         }
     }
 
@@ -81,10 +155,11 @@ impl Floor {
                 self.raise_to_primary_after(visit.last);
             }
         }
+        let last = self.last_replica.map_or(moment, |visit| visit.last);
         self.last_replica = Some(Visit {
             replica,
             first,
-            last: moment,
+            last: moment.max(last),
         });
     }
 
@@ -93,27 +168,74 @@ impl Floor {
         self.last_replica.map(|visit| visit.replica)
     }
 
+    /// What has to be found out before [`lsn`](Floor::lsn) is the whole floor. Call
+    /// [`settle`](Floor::settle) first.
+    pub fn pending(&self) -> Pending {
+        match (self.primary_after, self.clock_after, self.last_replica) {
+            (Some(moment), _, _) => Pending::Primary(moment),
+            (None, Some(_), _) => Pending::Clock,
+            (None, None, Some(visit)) => Pending::Replica(visit.replica, visit.last),
+            (None, None, None) => Pending::Nothing,
+        }
+    }
+
+    /// Tells once that a failover has lost what this floor stood for.
+    pub fn take_lost(&mut self) -> Option<Lost> {
+        self.lost.take()
+    }
+
+    /// The timeline that it was settled on last, or that its position was captured on.
+    pub fn timeline(&self) -> Option<Timeline> {
+        self.timeline
+    }
+
     /// The known position; the whole floor only where nothing is pending.
     pub fn lsn(&self) -> Lsn {
         self.lsn
     }
 
-    /// Folds in what the topology has learned since, and forgets a position of another timeline
-    /// than the topology's: what survived a promotion is on the new primary by the next probe.
+    /// Folds in what the topology has learned since, and carries a position of another timeline
+    /// over to the topology's.
     pub fn settle(&mut self, topology: &Topology, now: Instant) {
         if topology.timeline != self.timeline {
             if self.lsn > Lsn::ZERO {
-                self.lsn = Lsn::ZERO;
-                self.raise_to_primary_after(now);
+                self.change_timeline(topology, now);
             }
             self.timeline = topology.timeline;
         }
         self.settle_last_replica(topology);
+        if let Some(clock) = self.clock_after
+            && let Some(sample) = topology.history.first_past_clock(clock)
+        {
+            self.clock_after = None;
+            self.lsn = self.lsn.max(sample.lsn);
+        }
         if let Some(moment) = self.primary_after
             && let Some(lsn) = position_after(&topology.history, moment)
         {
             self.primary_after = None;
             self.lsn = self.lsn.max(lsn);
+        }
+    }
+
+    /// Where the new timeline has the log up to the position, the position stays good. Where it
+    /// branched off before, the rest is lost, and all that is left of it lies at the switch. Where
+    /// that is not known, what survived is on the new primary by the next probe.
+    fn change_timeline(&mut self, topology: &Topology, now: Instant) {
+        let common = match (self.timeline, topology.timeline) {
+            (Some(old), Some(new)) => topology.switches.common(old, new),
+            _ => None,
+        };
+        match (common, self.timeline) {
+            (Some(common), _) if self.lsn <= common => {}
+            (Some(common), Some(timeline)) => {
+                let lsn = std::mem::replace(&mut self.lsn, common);
+                self.lost = Some(Lost { timeline, lsn });
+            }
+            _ => {
+                self.lsn = Lsn::ZERO;
+                self.raise_to_primary_after(now);
+            }
         }
     }
 
@@ -137,9 +259,9 @@ impl Floor {
 
     /// What a read on `node` must have reached. Call [`settle`](Floor::settle) first.
     pub fn bound_for(&self, node: NodeIndex) -> Bound {
-        match (self.primary_after, self.last_replica) {
-            (Some(_), _) => Bound::OnlyPrimary,
-            (None, Some(visit)) if visit.replica != node => Bound::OnlyPrimary,
+        match (self.primary_after, self.clock_after, self.last_replica) {
+            (Some(_), _, _) | (_, Some(_), _) => Bound::OnlyPrimary,
+            (None, None, Some(visit)) if visit.replica != node => Bound::OnlyPrimary,
             _ => Bound::Reached(self.lsn),
         }
     }

@@ -13,8 +13,25 @@ pub enum Level {
     Strong,
     /// Nothing older than what this session has written or seen.
     Session,
+    /// As `Session`, for sessions whose positions travel.
+    Causal,
     /// Any state, or one not older than the bound.
     Eventual { max_staleness: Option<Duration> },
+}
+
+impl Level {
+    /// What is fresh enough for this is fresh enough for `other`.
+    pub fn covers(self, other: Level) -> bool {
+        let rank = |level: Level| match level {
+            Level::Strong => Duration::ZERO,
+            // The same gate for both.
+            Level::Session | Level::Causal => Duration::from_nanos(1),
+            Level::Eventual { max_staleness } => max_staleness
+                .unwrap_or(Duration::MAX)
+                .max(Duration::from_nanos(2)),
+        };
+        rank(self) <= rank(other)
+    }
 }
 
 /// What a read asks of the gate.
@@ -76,7 +93,7 @@ pub fn gate(need: &ReadNeed<'_>, topology: &Topology, now: Instant) -> Verdict {
         }
         match need.level {
             Level::Strong => {}
-            Level::Session => match need.floor.bound_for(replica.index) {
+            Level::Session | Level::Causal => match need.floor.bound_for(replica.index) {
                 Bound::Reached(lsn) if seen.lsn >= lsn => fresh = fresh.with(replica.index),
                 Bound::Reached(_) => behind = behind.with(replica.index),
                 Bound::OnlyPrimary => refused = Some(PrimaryReason::FloorUnknown),

@@ -8,11 +8,17 @@ use super::lsn::Lsn;
 /// At most this many samples are kept.
 pub const CAPACITY: usize = 512;
 
-/// One look at the primary: `lsn` was reached at some moment after `started`.
+/// A time of the day by somebody's clock: milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixMillis(pub u64);
+
+/// One look at the primary: `lsn` was reached at some moment after `started`, and after the
+/// primary's own clock had shown `clock`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     pub started: Instant,
     pub lsn: Lsn,
+    pub clock: Option<UnixMillis>,
 }
 
 /// Samples of the primary's position, oldest first, both parts always rising.
@@ -68,6 +74,22 @@ impl History {
             .samples
             .partition_point(|sample| sample.started <= moment);
         self.samples.get(place).copied()
+    }
+
+    /// A sample that covers all that was committed when the primary's clock had not gone past
+    /// `clock`: the one behind the last that was taken before that. Clocks are set back now and
+    /// then; samples are in the order in which they were taken.
+    pub fn first_past_clock(&self, clock: UnixMillis) -> Option<Sample> {
+        let before = |sample: &Sample| sample.clock < Some(clock);
+        let place = self.samples.iter().rposition(before);
+        self.samples
+            .get(place.map_or(0, |place| place + 1))
+            .copied()
+    }
+
+    /// What the primary's clock showed when it was looked at last.
+    pub fn newest_clock(&self) -> Option<UnixMillis> {
+        self.newest().and_then(|sample| sample.clock)
     }
 
     /// How old at the most a state at `lsn` is: the time since the newest sample that it covers.

@@ -4,15 +4,23 @@
 pub mod floor;
 pub mod gate;
 pub mod history;
+pub mod judge;
 pub mod lsn;
+pub mod patience;
 pub mod select;
+pub mod switches;
 #[cfg(test)]
 mod testing;
+pub mod token;
 pub mod topology;
 
-pub use floor::{Bound, Floor};
+pub use floor::{Bound, Floor, Lost, Pending};
 pub use gate::{Level, PrimaryReason, ReadNeed, Verdict, gate};
-pub use history::History;
+pub use history::{History, UnixMillis};
+pub use judge::{Judgement, Refused, Unknown};
 pub use lsn::{Lsn, Position, SystemId, Timeline, WalGeometry};
-pub use select::{Choice, Preference, select};
+pub use patience::{Patience, WaitEnd};
+pub use select::{Choice, OnLag, Preference, select};
+pub use switches::Switches;
+pub use token::Tokens;
 pub use topology::{Node, NodeIndex, NodeName, NodeSet, NodeState, Observation, Role, Topology};

@@ -22,6 +22,18 @@ pub enum Choice {
     },
 }
 
+/// What becomes of a read when every replica that could answer it is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLag {
+    /// It waits for one as long as going to the primary would take, and then goes there.
+    #[default]
+    Primary,
+    /// It waits for one as long as it may, and only then goes to the primary.
+    Wait,
+    /// It waits for one as long as it may, and then fails.
+    Error,
+}
+
 /// What the session prefers and knows beyond the topology.
 #[derive(Clone, Copy, Debug)]
 pub struct Preference<'a> {
@@ -31,6 +43,7 @@ pub struct Preference<'a> {
     pub stay_on: Option<NodeIndex>,
     /// The longest wait for a replica; zero does not wait.
     pub max_wait: Duration,
+    pub on_lag: OnLag,
     /// A number from which the two candidates are drawn.
     pub random: u64,
 }
@@ -88,9 +101,13 @@ pub fn select(
         }
         (_, primary) => (primary, Choice::Primary(PrimaryReason::Lag)),
     };
+    let stays = preference.on_lag != OnLag::Primary && matches!(go, Choice::Primary(_));
     match behind_best {
-        Some(nearest) if elsewhere.is_none_or(|elsewhere| nearest < elsewhere) => {
-            let cost = elsewhere.map_or(Duration::MAX, |elsewhere| elsewhere.round_trip);
+        Some(nearest) if stays || elsewhere.is_none_or(|elsewhere| nearest < elsewhere) => {
+            let cost = match (stays, elsewhere) {
+                (false, Some(elsewhere)) => elsewhere.round_trip,
+                (true, _) | (_, None) => Duration::MAX,
+            };
             let at_most = cost.min(preference.max_wait);
             if at_most.is_zero() {
                 return go;

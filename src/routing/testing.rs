@@ -23,6 +23,8 @@ pub fn seen(role: Role, lsn: u64, started: u64) -> Observation {
         lsn: Lsn(lsn),
         received: None,
         timeline: Some(Timeline(1)),
+        branched_at: None,
+        clock: None,
     }
 }
 
@@ -51,6 +53,7 @@ pub fn node(index: u8, state: NodeState) -> Node {
         weight: 100,
         state,
         round_trip: Some(Duration::from_millis(10)),
+        furthest: Lsn::ZERO,
     }
 }
 
@@ -69,6 +72,7 @@ pub fn topology(nodes: impl IntoIterator<Item = Node>, samples: &[(u64, u64)]) -
         timeline: Some(Timeline(1)),
         geometry: WalGeometry::default(),
         history: Arc::new(history(samples)),
+        switches: Arc::default(),
     }
 }
 
@@ -78,6 +82,7 @@ pub fn history(samples: &[(u64, u64)]) -> History {
         history.push(Sample {
             started: at(*started),
             lsn: Lsn(*lsn),
+            clock: None,
         });
     }
     history

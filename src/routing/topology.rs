@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::history::History;
+use super::history::{History, UnixMillis};
 use super::lsn::{Lsn, SystemId, Timeline, WalGeometry};
+use super::switches::Switches;
 
 /// A node's name, as the operator wrote it or as `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,6 +93,11 @@ pub struct Observation {
     pub received: Option<Lsn>,
     /// The timeline that it writes or follows, where it could be learned.
     pub timeline: Option<Timeline>,
+    /// Primary: the last position that it replayed before it was one, if it was ever anything
+    /// else since it started. There its timeline begins, unless it has crashed since.
+    pub branched_at: Option<Lsn>,
+    /// Primary: its own clock, read before its position.
+    pub clock: Option<UnixMillis>,
 }
 
 impl Observation {
@@ -115,6 +121,9 @@ pub struct Node {
     pub state: NodeState,
     /// Median of the last ten probe round trips; none before the first.
     pub round_trip: Option<Duration>,
+    /// The furthest that it has been seen to have replayed. It is behind that when it has been
+    /// started again, or set back to an old backup.
+    pub furthest: Lsn,
 }
 
 /// Whether a node may be used at all.
@@ -156,6 +165,8 @@ pub struct Topology {
     pub geometry: WalGeometry,
     /// Positions of the primary over time.
     pub history: Arc<History>,
+    /// Where timelines began, as far as that was seen.
+    pub switches: Arc<Switches>,
 }
 
 impl Topology {

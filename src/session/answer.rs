@@ -1,8 +1,10 @@
 //! What a session answers itself: BEGIN, which travels with the first statement; the `causeway.*`
 //! settings; refusals.
 
+use super::preferences::{CONSISTENCY, level_name};
 use super::relay::Inflow;
 use super::survey::{Ending, Plan, Step, What};
+use super::tokens::TOKEN;
 use super::{End, LocalTransaction, Mode, Session};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::frame::HEADER;
@@ -18,7 +20,7 @@ impl Session {
     /// Answers a run that needs no server; gives it back if it needs one.
     pub(super) fn answer_locally(&mut self, mut plan: Plan) -> Result<Option<Plan>, End> {
         let misplaced = self.misplaced(&plan);
-        if let Some(fault) = plan.refusal.take().or(misplaced) {
+        if let Some(fault) = plan.refusal.take().map(|fault| *fault).or(misplaced) {
             return self.refuse_everywhere(&plan, fault).map(|()| None);
         }
         if self.local == LocalTransaction::Failed {
@@ -214,6 +216,8 @@ impl Session {
     pub(super) fn show(&self, name: &str) -> Option<String> {
         match name {
             "causeway.last_route" => Some(self.show_last_route()),
+            TOKEN => Some(self.token().unwrap_or_default()),
+            CONSISTENCY => Some(level_name(self.level()).to_owned()),
             "causeway.pin" => Some(self.pins.to_string()),
             _ => self.preferences.show(name),
         }

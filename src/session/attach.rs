@@ -18,6 +18,7 @@ impl Session {
     pub(super) async fn attach(&mut self, plan: &Plan) -> Result<(), Fault> {
         let began = Instant::now();
         let need = self.need(plan);
+        self.follow_timeline(began);
         let slot = std::sync::Arc::clone(self.cancel.slot());
         let lent = tokio::select! {
             biased;
@@ -41,12 +42,26 @@ impl Session {
         match server {
             Some(server) => {
                 slot.aim(server.cancel_target());
-                let upstream = Upstream::new(server, route.node, route.role, level);
+                let mut upstream = Upstream::new(server, route.node, route.role, level);
+                upstream.leave = route.leave;
+                if let Some(seen) = self.services.feed.topology().node(route.node).observation() {
+                    upstream.timeline = seen.timeline;
+                    upstream.began_at = seen.lsn;
+                }
                 self.upstream = Some(Box::new(upstream));
             }
             None => self.unpark(),
         }
+        self.tell_of_loss();
         Ok(())
+    }
+
+    /// A session that only writes learns of a promotion too.
+    fn follow_timeline(&mut self, now: Instant) {
+        let topology = self.services.feed.topology();
+        if self.floor.timeline() != topology.timeline {
+            self.floor.settle(&topology, now);
+        }
     }
 
     /// What a kept server runs has taken no other way.
@@ -151,8 +166,8 @@ impl Session {
             return false;
         };
         let reached = match (need, self.floor.bound_for(route.node)) {
-            (Need::Read(Level::Session), Bound::Reached(lsn)) => seen.lsn >= lsn,
-            (Need::Read(Level::Session), Bound::OnlyPrimary) => false,
+            (Need::Read(Level::Session | Level::Causal), Bound::Reached(lsn)) => seen.lsn >= lsn,
+            (Need::Read(Level::Session | Level::Causal), Bound::OnlyPrimary) => false,
             _ => true,
         };
         reached && seen.vouches_for(server.born())

@@ -91,7 +91,7 @@ impl Session {
         if plan.needs_no_data() && !in_transaction && !upstream.server.owed.is_mid_cycle() {
             return false;
         }
-        let deep = plan.class == Class::Write || in_transaction || displaced;
+        let deep = plan.class == Class::Write || in_transaction || displaced || self.ties_others();
         upstream.footprint = match (upstream.footprint, deep) {
             (Footprint::Deep | Footprint::Capturing, _) | (_, true) => Footprint::Deep,
             (Footprint::Unknown, false) => Footprint::Unknown,
@@ -107,7 +107,7 @@ impl Session {
             && plan.is_whole_cycle()
             && will_be_idle
             && !copies
-            && self.has_replicas()
+            && self.wants_positions()
     }
 
     /// Sends ahead of a cycle the settings in which the server differs, and a BEGIN that is owed.
@@ -142,9 +142,10 @@ impl Session {
         upstream.send_ahead(sql.as_bytes());
     }
 
-    /// There are others to read from than the primary: a position is worth knowing.
-    pub(super) fn has_replicas(&self) -> bool {
-        self.services.feed.topology().replicas().next().is_some()
+    /// A position is worth knowing: there are others to read from than the primary, or the client
+    /// carries it to where there are.
+    pub(super) fn wants_positions(&self) -> bool {
+        self.ties_others() || self.services.feed.topology().replicas().next().is_some()
     }
 
     /// Sends one message, `frame`, as the server must have it.

@@ -57,8 +57,7 @@ impl Session {
                 upstream.server.sql_statements.clear();
             }
         }
-        self.preferences
-            .follow(&self.services.options.preferences, self.wishes.current());
+        self.follow_wishes();
     }
 
     /// A cycle has failed. Most of what it would have changed is undone with it; where that is not

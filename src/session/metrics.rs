@@ -1,9 +1,11 @@
 //! What sessions count. Handles are registered once; counting is one atomic addition.
 
-use metrics::{Counter, Unit, counter, describe_counter};
+use std::time::Duration;
+
+use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
 use super::route::{Reason, Route};
-use crate::routing::NodeName;
+use crate::routing::{NodeName, WaitEnd};
 use crate::sql::PinReason;
 
 pub struct SessionMetrics {
@@ -12,6 +14,11 @@ pub struct SessionMetrics {
     by_reason: [Counter; Reason::ALL.len()],
     ran_again: Counter,
     by_pin: [Counter; PinReason::ALL.len()],
+    lost_positions: Counter,
+    wait: Histogram,
+    wait_reached: Counter,
+    wait_too_long: Counter,
+    wait_not_tried: Counter,
 }
 
 impl SessionMetrics {
@@ -41,12 +48,33 @@ impl SessionMetrics {
             Unit::Count,
             "Sessions that were pinned to one server of the primary, by what they hold there"
         );
+        describe_counter!(
+            "causeway_lost_positions_total",
+            Unit::Count,
+            "Sessions that were told that a failover has lost what they had written or seen"
+        );
+        describe_histogram!(
+            "causeway_wait_seconds",
+            Unit::Seconds,
+            "How long reads waited for a replica to catch up"
+        );
+        describe_counter!(
+            "causeway_waits_total",
+            Unit::Count,
+            "Reads for which a replica was not fresh enough yet, by what came of waiting for it"
+        );
+        let wait = |outcome: &'static str| counter!("causeway_waits_total", "outcome" => outcome);
         let pin = |pin: PinReason| counter!("causeway_pins_total", "reason" => pin.as_str());
         SessionMetrics {
             by_node: nodes.map(node).collect(),
             by_reason: Reason::ALL.map(reason),
             ran_again: counter!("causeway_reruns_total"),
             by_pin: PinReason::ALL.map(pin),
+            wait: histogram!("causeway_wait_seconds"),
+            wait_reached: wait("reached"),
+            wait_too_long: wait("too long"),
+            wait_not_tried: wait("not tried"),
+            lost_positions: counter!("causeway_lost_positions_total"),
         }
     }
 
@@ -66,6 +94,24 @@ impl SessionMetrics {
         if let Some(place) = PinReason::ALL.iter().position(|known| *known == reason) {
             self.by_pin[place].increment(1);
         }
+    }
+
+    /// A read has waited for a replica.
+    pub(super) fn waited(&self, end: WaitEnd, time: Duration) {
+        self.wait.record(time.as_secs_f64());
+        match end {
+            WaitEnd::Reached => self.wait_reached.increment(1),
+            WaitEnd::TooLong => self.wait_too_long.increment(1),
+        }
+    }
+
+    /// A read went elsewhere at once, because a wait was expected to take longer.
+    pub(super) fn not_worth_waiting(&self) {
+        self.wait_not_tried.increment(1);
+    }
+
+    pub(super) fn lost_position(&self) {
+        self.lost_positions.increment(1);
     }
 
     pub(super) fn ran_again(&self) {

@@ -11,24 +11,30 @@ pub mod cancels;
 mod dispatch;
 mod effects;
 mod in_sql;
+mod keys;
 mod metrics;
 mod pins;
 pub mod preferences;
+pub mod profiles;
 mod relay;
 mod release;
 mod replication;
 mod replies;
+mod report;
 mod route;
 mod statements;
 mod survey;
+mod tokens;
 mod tracked;
 mod upstream;
 mod welcome;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::monitor::Feed;
@@ -36,14 +42,17 @@ use crate::net::{Buffer, Wire};
 use crate::pool::Group;
 use crate::protocol::error::{Fault, SqlState};
 use crate::protocol::message::TransactionStatus;
-use crate::routing::{Floor, NodeSet};
+use crate::routing::{Floor, NodeSet, OnLag, Patience, Tokens};
 use crate::server::Reported;
 use crate::sql::{Begin, Classifier};
 
 use cancels::{Cancels, Registration};
+use keys::Keys;
 use pins::Pins;
 use preferences::Preferences;
+use profiles::{Applied, Profiles};
 use relay::{Event, Inflow};
+use report::HeldReady;
 use statements::{ClientStatements, Prepared};
 use survey::{Plan, Step};
 use tracked::Tracked;
@@ -60,6 +69,10 @@ pub struct Services {
     pub prepared: Prepared,
     pub cancels: Arc<Cancels>,
     pub feed: Feed,
+    pub keys: Keys,
+    patience: Patience,
+    /// For reads that go to the primary because replicas lag.
+    displaced: Arc<Semaphore>,
     pub options: Options,
     pub metrics: SessionMetrics,
 }
@@ -72,11 +85,17 @@ impl Services {
         metrics: SessionMetrics,
     ) -> Services {
         let (prepared, cancels) = (Prepared::new(), Arc::default());
+        let keys = Keys::new(options.session_keys);
+        let patience = Patience::new(feed.topology().nodes.len());
+        let displaced = Arc::new(Semaphore::new(options.max_displaced));
         Services {
             classifier,
             prepared,
             cancels,
             feed,
+            keys,
+            patience,
+            displaced,
             options,
             metrics,
         }
@@ -87,13 +106,24 @@ impl Services {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub preferences: Preferences,
+    pub profiles: Arc<Profiles>,
     pub max_wait: Duration,
+    pub on_lag: OnLag,
+    /// Reads at the primary at once because replicas lag, at the most.
+    pub max_displaced: usize,
     pub failover_wait: Duration,
     pub max_query_size: usize,
     /// Zero never ends an idle session.
     pub idle_timeout: Duration,
     /// An observation of a node that is older no longer counts.
     pub observation_expiry: Duration,
+    pub tokens: Arc<Tokens>,
+    /// A token may be ahead of the primary's last known position by so many bytes.
+    pub max_ahead_bytes: u64,
+    /// A client's clock and the primary's may differ by so much.
+    pub clock_skew: Duration,
+    /// So many session keys have a floor of their own.
+    pub session_keys: NonZeroUsize,
 }
 
 /// How a session uses servers.
@@ -134,6 +164,8 @@ pub struct Session {
     /// The `causeway.*` settings, with transactions like the others.
     wishes: Tracked,
     preferences: Preferences,
+    /// None if there are no profiles.
+    profiles: Option<Box<Applied>>,
     statements: ClientStatements,
     /// What the client has been told of its parameters.
     reported: Reported,
@@ -147,6 +179,10 @@ pub struct Session {
     /// The client's output from here on is held back: nothing of the retained run's result has
     /// come yet, and it may have to be taken back.
     held_from: Option<usize>,
+    /// The end of a write's answer, which waits for the write's position.
+    held_ready: Option<HeldReady>,
+    /// What the client gets next, in front of what comes from the server.
+    due: Vec<u8>,
     /// Nodes that have failed the run that is to be sent next.
     exclude: NodeSet,
     /// A replica has refused the run that is to be sent next.
@@ -178,8 +214,10 @@ impl Session {
             settings,
             wishes,
             reported,
+            floor,
+            profiles,
         } = welcome;
-        Session {
+        let mut session = Session {
             client,
             group,
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
@@ -189,8 +227,9 @@ impl Session {
             local: LocalTransaction::None,
             pins: Pins::NONE,
             parked: None,
-            floor: Floor::default(),
+            floor,
             preferences: services.options.preferences.with(&wishes),
+            profiles,
             settings: Tracked::new(settings),
             wishes: Tracked::new(wishes),
             statements: ClientStatements::default(),
@@ -201,10 +240,14 @@ impl Session {
             spare_steps: Vec::new(),
             retained: Buffer::default(),
             held_from: None,
+            held_ready: None,
+            due: Vec::new(),
             exclude: NodeSet::EMPTY,
             primary_next: false,
             services,
-        }
+        };
+        session.follow_profile();
+        session
     }
 
     /// Answers the client until one of the two has had enough.
@@ -241,7 +284,8 @@ impl Session {
     }
 
     /// Answers a run of messages, or sends it to a server that will.
-    async fn request(&mut self, plan: Plan) -> Result<(), End> {
+    async fn request(&mut self, mut plan: Plan) -> Result<(), End> {
+        self.meet_demands(&mut plan).await;
         for warning in &plan.warnings {
             self.say(warning);
         }

@@ -3,17 +3,34 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::keys::MAX_KEY;
+use super::profiles::Asked;
+use super::report::Report;
+use super::tokens::{LAST_WRITE, TOKEN};
 use crate::protocol::error::{Fault, SqlState};
-use crate::routing::Level;
+use crate::routing::{Level, UnixMillis};
 use crate::server::Settings;
 use crate::sql;
 
 /// All settings of ours begin with it; on a plain PostgreSQL they are valid placeholders.
 pub const PREFIX: &str = "causeway.";
 
-const CONSISTENCY: &str = "causeway.consistency";
+pub const CONSISTENCY: &str = "causeway.consistency";
 const MAX_STALENESS: &str = "causeway.max_staleness";
 const REGION: &str = "causeway.region";
+const REPORT: &str = "causeway.report";
+const SESSION_KEY: &str = "causeway.session_key";
+
+/// What can be set.
+const KNOWN: [&str; 7] = [
+    CONSISTENCY,
+    MAX_STALENESS,
+    TOKEN,
+    LAST_WRITE,
+    SESSION_KEY,
+    REGION,
+    REPORT,
+];
 
 /// What a session wants of its reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +39,12 @@ pub struct Preferences {
     /// The bound for `eventual`, kept while another level is set.
     max_staleness: Option<Duration>,
     pub region: Option<Arc<str>>,
+    pub report: Report,
+    /// Ties the session to others with the same.
+    pub session_key: Option<Arc<str>>,
+    /// What the session itself has set, which comes before profiles.
+    own_level: Option<Level>,
+    own_staleness: Option<Duration>,
 }
 
 impl Preferences {
@@ -30,6 +53,10 @@ impl Preferences {
             level,
             max_staleness,
             region,
+            report: Report::Off,
+            session_key: None,
+            own_level: None,
+            own_staleness: None,
         };
         preferences.bound();
         preferences
@@ -45,10 +72,18 @@ impl Preferences {
                 CONSISTENCY => {
                     if let Some(level) = level(&value) {
                         preferences.level = level;
+                        preferences.own_level = Some(level);
                     }
                 }
-                MAX_STALENESS => preferences.max_staleness = duration(&value).ok(),
+                MAX_STALENESS => {
+                    preferences.own_staleness = duration(&value).ok();
+                    preferences.max_staleness = preferences.own_staleness;
+                }
                 REGION => preferences.region = (!value.is_empty()).then(|| value.into()),
+                SESSION_KEY => {
+                    preferences.session_key = (!value.is_empty()).then(|| value.into());
+                }
+                REPORT => preferences.report = report(&value).unwrap_or_default(),
                 _ => {}
             }
         }
@@ -63,13 +98,28 @@ impl Preferences {
         }
     }
 
-    /// These with a comment's hints over them.
-    pub fn hinted(&self, hints: &sql::Hints) -> Level {
+    /// What a statement asks for, with its comment's hints.
+    pub fn asked(&self, hints: Option<&sql::Hints>) -> Asked {
+        let level = self.level_with(hints);
+        let hinted = hints.is_some_and(|hints| hints.consistency.is_some());
+        let is_own = hinted || self.own_level.is_some();
+        let max_staleness = hints.and_then(|hints| hints.max_staleness);
+        Asked {
+            level: is_own.then_some(level),
+            max_staleness: max_staleness.or(self.own_staleness),
+            default: level,
+        }
+    }
+
+    fn level_with(&self, hints: Option<&sql::Hints>) -> Level {
+        let Some(hints) = hints else {
+            return self.level;
+        };
         let max_staleness = hints.max_staleness.or(self.max_staleness);
         match hints.consistency {
             Some(sql::Level::Strong) => Level::Strong,
-            // Without tokens and keys, what one connection has written and seen is all there is.
-            Some(sql::Level::Session | sql::Level::Causal) => Level::Session,
+            Some(sql::Level::Session) => Level::Session,
+            Some(sql::Level::Causal) => Level::Causal,
             Some(sql::Level::Eventual) => Level::Eventual { max_staleness },
             None => match self.level {
                 Level::Eventual { .. } => Level::Eventual { max_staleness },
@@ -78,15 +128,19 @@ impl Preferences {
         }
     }
 
-    /// What `SHOW name` answers.
+    /// What `SHOW name` answers, but for the level: profiles have a say in that.
     pub fn show(&self, name: &str) -> Option<String> {
         match name {
-            CONSISTENCY => Some(level_name(self.level).to_owned()),
             MAX_STALENESS => Some(match self.max_staleness {
                 Some(bound) => humantime::format_duration(bound).to_string(),
                 None => "unbounded".to_owned(),
             }),
             REGION => Some(self.region.as_deref().unwrap_or_default().to_owned()),
+            SESSION_KEY => Some(self.session_key.as_deref().unwrap_or_default().to_owned()),
+            REPORT => Some(match self.report {
+                Report::On => "on".to_owned(),
+                Report::Off => "off".to_owned(),
+            }),
             _ => None,
         }
     }
@@ -102,6 +156,7 @@ pub fn level_name(level: Level) -> &'static str {
     match level {
         Level::Strong => "strong",
         Level::Session => "session",
+        Level::Causal => "causal",
         Level::Eventual { .. } => "eventual",
     }
 }
@@ -110,8 +165,9 @@ pub fn level_name(level: Level) -> &'static str {
 pub fn stricter(left: Level, right: Level) -> Level {
     let rank = |level: &Level| match level {
         Level::Strong => (0, Duration::ZERO),
-        Level::Session => (1, Duration::ZERO),
-        Level::Eventual { max_staleness } => (2, max_staleness.unwrap_or(Duration::MAX)),
+        Level::Causal => (1, Duration::ZERO),
+        Level::Session => (2, Duration::ZERO),
+        Level::Eventual { max_staleness } => (3, max_staleness.unwrap_or(Duration::MAX)),
     };
     if rank(&left) <= rank(&right) {
         left
@@ -131,22 +187,39 @@ pub fn check(name: &str, value: Option<&str>) -> Result<(), Fault> {
     };
     match name {
         CONSISTENCY if level(&value).is_none() => {
-            invalid("Available values: strong, session, eventual.".to_owned())
+            invalid("Available values: strong, session, causal, eventual.".to_owned())
         }
         MAX_STALENESS => match duration(&value) {
             Ok(_) => Ok(()),
             Err(error) => invalid(format!("A duration such as 500ms, 5s or 2min: {error}.")),
         },
+        LAST_WRITE if !value.is_empty() && timestamp(&value).is_none() => {
+            invalid("Milliseconds since 1970, such as 1764000000000.".to_owned())
+        }
+        SESSION_KEY if value.len() > MAX_KEY => invalid(format!("At most {MAX_KEY} bytes.")),
+        REPORT if report(&value).is_none() => invalid("Available values: on, off.".to_owned()),
         _ => known(name),
     }
 }
 
+/// The token among a session's settings.
+pub fn token(settings: &Settings) -> Option<String> {
+    presented(TOKEN, settings.get(TOKEN))
+}
+
+/// The token that `SET name TO value` presents. An empty one is none: nobody has given the
+/// application one yet.
+pub fn presented(name: &str, value: Option<&str>) -> Option<String> {
+    let token = value.filter(|_| name == TOKEN).map(unquoted)?;
+    (!token.is_empty()).then_some(token)
+}
+
 fn known(name: &str) -> Result<(), Fault> {
-    if [CONSISTENCY, MAX_STALENESS, REGION].contains(&name) {
+    if KNOWN.contains(&name) {
         return Ok(());
     }
     let message = format!("unrecognized configuration parameter \"{name}\"");
-    let hint = format!("Known are {CONSISTENCY}, {MAX_STALENESS} and {REGION}.");
+    let hint = format!("Known are {}.", KNOWN.join(", "));
     Err(Fault::error(SqlState::UNDEFINED_OBJECT, message).with_hint(hint))
 }
 
@@ -154,9 +227,34 @@ fn level(value: &str) -> Option<Level> {
     match value.to_ascii_lowercase().as_str() {
         "strong" => Some(Level::Strong),
         "session" => Some(Level::Session),
+        "causal" => Some(Level::Causal),
         "eventual" => Some(Level::Eventual {
             max_staleness: None,
         }),
+        _ => None,
+    }
+}
+
+/// The time of a write among a session's settings.
+pub fn write_time(settings: &Settings) -> Option<UnixMillis> {
+    presented_time(LAST_WRITE, settings.get(LAST_WRITE))
+}
+
+/// The time of a write that `SET name TO value` presents.
+pub fn presented_time(name: &str, value: Option<&str>) -> Option<UnixMillis> {
+    let value = value.filter(|_| name == LAST_WRITE).map(unquoted)?;
+    timestamp(&value)
+}
+
+/// Zero is never: no write that matters was made then.
+fn timestamp(value: &str) -> Option<UnixMillis> {
+    value.trim().parse().ok().map(UnixMillis)
+}
+
+fn report(value: &str) -> Option<Report> {
+    match value.to_ascii_lowercase().as_str() {
+        "on" | "true" | "yes" | "1" => Some(Report::On),
+        "off" | "false" | "no" | "0" => Some(Report::Off),
         _ => None,
     }
 }
@@ -166,7 +264,7 @@ fn duration(value: &str) -> Result<Duration, humantime::DurationError> {
 }
 
 /// The text of an SQL constant as it stands behind `SET name TO`.
-fn unquoted(sql: &str) -> String {
+pub(super) fn unquoted(sql: &str) -> String {
     let trimmed = sql.trim();
     let escaped = trimmed.starts_with(['e', 'E']) && trimmed[1..].starts_with('\'');
     let body = if escaped { &trimmed[1..] } else { trimmed };
@@ -192,6 +290,12 @@ mod tests {
             (MAX_STALENESS, "'5s'"),
             (MAX_STALENESS, "E'2min'"),
             (REGION, "'eu-west'"),
+            (CONSISTENCY, "'causal'"),
+            (TOKEN, "'whatever: the cluster judges it'"),
+            (LAST_WRITE, "'1764000000000'"),
+            (LAST_WRITE, "''"),
+            (REPORT, "on"),
+            (REPORT, "'False'"),
         ];
         for (name, value) in good {
             assert_eq!(check(name, Some(value)), Ok(()), "{name} {value}");
@@ -199,6 +303,9 @@ mod tests {
         let bad = [
             (CONSISTENCY, "'weak'"),
             (MAX_STALENESS, "'soon'"),
+            (REPORT, "'perhaps'"),
+            (LAST_WRITE, "'yesterday'"),
+            (LAST_WRITE, "-1"),
             ("causeway.x", "'1'"),
         ];
         for (name, value) in bad {
@@ -233,6 +340,7 @@ mod tests {
         };
         let order = [
             Level::Strong,
+            Level::Causal,
             Level::Session,
             eventual(1),
             eventual(2),

@@ -255,7 +255,7 @@ impl Session {
                 let done = !self.has_write_under_way();
                 return done.then_some(Event::Gone);
             }
-            let waits = self.held_from.is_some() || !self.has_room();
+            let waits = self.held_from.is_some() || self.held_ready.is_some() || !self.has_room();
             if waits || self.client.input.is_empty() && self.plan.is_none() {
                 return None;
             }
@@ -502,7 +502,7 @@ fn may_go_now(upstream: Option<&Upstream>, is_kept: bool, plan: &Plan) -> bool {
     if upstream.server.owed.is_mid_cycle() {
         return true;
     }
-    if plan.has_effects || upstream.changes_session() {
+    if plan.has_effects || plan.brings_positions() || upstream.changes_session() {
         return false;
     }
     let in_step = upstream.is_in_transaction() || is_kept;

@@ -44,6 +44,7 @@ impl Session {
     /// Gives a server back that has nothing more to do for this session.
     pub(super) fn release(&mut self, upstream: Box<Upstream>) {
         self.note_footprint(&upstream);
+        self.give_up_position();
         let Upstream {
             mut server,
             applied,
@@ -64,12 +65,13 @@ impl Session {
     }
 
     /// Raises the floor to what this server may have shown.
-    fn note_footprint(&mut self, upstream: &Upstream) {
+    pub(super) fn note_footprint(&mut self, upstream: &Upstream) {
         match (upstream.role, upstream.footprint) {
             (Role::Primary, Footprint::None) => {}
             (Role::Primary, _) => self.floor.raise_to_primary_after(Instant::now()),
             (Role::Replica, _) => self.floor.saw_replica(upstream.node, Instant::now()),
         }
+        self.share_floor();
     }
 
     /// A cancel request is on its way to the server: it must hit nobody else. When it has arrived,
@@ -93,6 +95,7 @@ impl Session {
         let Some(upstream) = self.upstream.take() else {
             return Ok(());
         };
+        self.give_up_position();
         let may_run_again = self.held_from.is_some() || upstream.refused.is_some();
         match failure {
             Failure::Refused => {

@@ -163,6 +163,12 @@ impl Session {
                     fate,
                 });
             }
+            if !self.due.is_empty() {
+                self.client.output.extend(&bytes[*run..*at]);
+                *run = *at;
+                let due = std::mem::take(&mut self.due);
+                self.client.output.extend(&due);
+            }
             if let Some(reply) = upstream.server.owed.pop_synthetic() {
                 self.client.output.extend(&bytes[*run..*at]);
                 *run = *at;
@@ -234,7 +240,12 @@ impl Session {
             }
             Progress::CopyIn { ignored_syncs } => upstream.sending -= ignored_syncs,
             Progress::Failed(_) => return self.failed(upstream, received.fate, frame),
-            Progress::Ready(_) => self.ready(upstream, received.fate, body)?,
+            Progress::Ready(_) => {
+                self.ready(upstream, received.fate, body)?;
+                if self.holds_ready(upstream, received.fate, upstream.server.status) {
+                    return Ok(Verdict::Drop);
+                }
+            }
         }
         if received.fate != Fate::Forward {
             return Ok(Verdict::Drop);
@@ -391,15 +402,20 @@ impl Session {
         let topology = self.services.feed.topology();
         match upstream.captured.take() {
             Some(lsn) if status == TransactionStatus::Idle => {
+                let lsn = lsn.normalised(topology.geometry);
                 self.floor
-                    .raise(lsn.normalised(topology.geometry), topology.timeline);
+                    .capture(lsn, upstream.timeline, &topology, Instant::now());
                 let covered = !upstream.server.owed.owes_capture();
                 if upstream.footprint == Footprint::Capturing && covered {
                     upstream.footprint = Footprint::None;
                 }
             }
-            _ => upstream.footprint = Footprint::Unknown,
+            _ => {
+                upstream.footprint = Footprint::Unknown;
+                self.floor.raise_to_primary_after(Instant::now());
+            }
         }
+        self.share_floor();
     }
 
     fn cycle_ended(&mut self, upstream: &mut Upstream, status: TransactionStatus) {
@@ -428,14 +444,14 @@ impl Session {
             }
         }
         if status == TransactionStatus::Idle {
-            self.preferences
-                .follow(&self.services.options.preferences, self.wishes.current());
+            self.follow_wishes();
         }
         upstream.receiving += 1;
         upstream.cycle = Cycle::Well;
         upstream.deallocated = None;
         upstream.ends.clear();
         if status == TransactionStatus::Idle {
+            upstream.leave = None;
             upstream.portals.clear();
         }
         self.exclude = Default::default();
@@ -449,7 +465,7 @@ impl Session {
             && !upstream.is_in_transaction()
             && upstream.sending == upstream.receiving
             && !matches!(self.inflow, Inflow::Through(_));
-        if done && upstream.footprint == Footprint::Deep && self.has_replicas() {
+        if done && upstream.footprint == Footprint::Deep && self.wants_positions() {
             upstream.send_capture();
             self.upstream = Some(upstream);
         } else if done && self.pins.can_be_asked_for() && upstream.may_hold_less() {

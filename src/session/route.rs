@@ -1,14 +1,19 @@
 //! Which node a run of messages goes to.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use super::preferences::unquoted;
 use super::survey::Plan;
 use super::{LocalTransaction, Mode, Session};
 use crate::pool::Group;
 use crate::protocol::error::{Fault, SqlState};
 use crate::routing::{
-    Choice, Level, Node, NodeIndex, NodeState, Preference, PrimaryReason, ReadNeed, Role, Topology,
-    gate, select,
+    Choice, Level, Node, NodeIndex, NodeState, OnLag, Preference, PrimaryReason, ReadNeed, Role,
+    Topology, WaitEnd, gate, select,
 };
 use crate::sql::Class;
 
@@ -77,6 +82,8 @@ pub(super) struct Route {
     pub node: NodeIndex,
     pub role: Role,
     pub reason: Reason,
+    /// Leave to burden the primary with what a replica should have answered.
+    pub leave: Option<OwnedSemaphorePermit>,
 }
 
 /// What a run needs of a node.
@@ -88,6 +95,20 @@ pub(super) enum Need {
 }
 
 impl Session {
+    /// The `causeway.*` settings, or the application's name, may have changed.
+    pub(super) fn follow_wishes(&mut self) {
+        self.preferences
+            .follow(&self.services.options.preferences, self.wishes.current());
+        self.follow_profile();
+    }
+
+    pub(super) fn follow_profile(&mut self) {
+        if let Some(profiles) = &mut self.profiles {
+            let application = self.settings.current().get("application_name");
+            profiles.follow(&application.map(unquoted).unwrap_or_default());
+        }
+    }
+
     pub(super) fn need(&self, plan: &Plan) -> Need {
         if self.mode == Mode::Session {
             return Need::Primary(Reason::Session);
@@ -99,7 +120,7 @@ impl Session {
             // The rest of the cycle may need the primary, and what this changes must be there too.
             return Need::Primary(Reason::Transaction);
         }
-        let level = plan.level().unwrap_or(self.preferences.level);
+        let level = plan.level().unwrap_or_else(|| self.level());
         let begins = match self.local {
             LocalTransaction::Deferred(begin) => Some(begin),
             LocalTransaction::None | LocalTransaction::Failed => plan.begins,
@@ -133,6 +154,7 @@ impl Session {
                         node,
                         role,
                         reason: Reason::Anywhere,
+                        leave: None,
                     }),
                     None => {
                         drop(topology);
@@ -145,15 +167,34 @@ impl Session {
     }
 
     async fn read(&mut self, level: Level, plan: &Plan) -> Result<Route, Fault> {
-        let mut max_wait = self.services.options.max_wait;
+        let options = &self.services.options;
+        let wants = plan.wants();
+        let mut max_wait = wants
+            .and_then(|wants| wants.max_wait)
+            .unwrap_or(options.max_wait);
+        let on_lag = wants
+            .and_then(|wants| wants.on_lag)
+            .unwrap_or(options.on_lag);
         let mut reason = Reason::Fresh;
         loop {
-            match self.consider(level, plan, max_wait) {
+            match self.consider(level, plan, max_wait, on_lag) {
                 Choice::Replica(node) => {
                     return Ok(Route {
                         node,
                         role: Role::Replica,
                         reason,
+                        leave: None,
+                    });
+                }
+                Choice::Primary(PrimaryReason::Lag) if on_lag == OnLag::Error => {
+                    return Err(all_behind());
+                }
+                Choice::Primary(why @ PrimaryReason::Lag) => {
+                    let leave = self.permission().await?;
+                    let route = self.primary(Reason::Read(why)).await?;
+                    return Ok(Route {
+                        leave: Some(leave),
+                        ..route
                     });
                 }
                 Choice::Primary(why) => return self.primary(Reason::Read(why)).await,
@@ -162,7 +203,15 @@ impl Session {
                     lsn,
                     at_most,
                 } => {
+                    let began = Instant::now();
                     let reached = self.services.feed.reached(replica, lsn, at_most).await;
+                    let end = match reached {
+                        true => WaitEnd::Reached,
+                        false => WaitEnd::TooLong,
+                    };
+                    let services = &self.services;
+                    services.patience.learn(replica, began.elapsed(), end);
+                    services.metrics.waited(end, began.elapsed());
                     reason = if reached { Reason::Waited } else { reason };
                     max_wait = Duration::ZERO;
                 }
@@ -170,10 +219,11 @@ impl Session {
         }
     }
 
-    fn consider(&mut self, level: Level, plan: &Plan, max_wait: Duration) -> Choice {
+    fn consider(&mut self, level: Level, plan: &Plan, max_wait: Duration, on_lag: OnLag) -> Choice {
         let now = Instant::now();
         let topology = self.services.feed.topology();
         self.floor.settle(&topology, now);
+        self.follow_key(&topology, now);
         let need = ReadNeed {
             level,
             floor: &self.floor,
@@ -185,10 +235,44 @@ impl Session {
             region: plan.region.as_deref(),
             stay_on: self.floor.last_replica(),
             max_wait,
+            on_lag,
             random: rand::random(),
         };
         let load = |node: NodeIndex| self.group.pool(node).in_use();
-        select(verdict, &topology, &preference, load)
+        let choice = select(verdict, &topology, &preference, load);
+        match choice {
+            // What the wait is expected to take going elsewhere does not.
+            Choice::Wait {
+                replica, at_most, ..
+            } if on_lag == OnLag::Primary
+                && !self
+                    .services
+                    .patience
+                    .is_worth(replica, at_most, rand::random()) =>
+            {
+                self.services.metrics.not_worth_waiting();
+                let now = Preference {
+                    max_wait: Duration::ZERO,
+                    ..preference
+                };
+                select(verdict, &topology, &now, load)
+            }
+            choice => choice,
+        }
+    }
+
+    /// So many reads at once may go to the primary because replicas lag; others wait for their turn.
+    async fn permission(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        let patience = self.services.options.max_wait;
+        let turn = Arc::clone(&self.services.displaced).acquire_owned();
+        match timeout(patience, turn).await {
+            Ok(Ok(leave)) => Ok(leave),
+            _ => {
+                let message = "replicas lag, and too many reads have gone to the primary already";
+                Err(Fault::error(SqlState::TOO_MANY_CONNECTIONS, message)
+                    .with_hint("routing.max_displaced limits them."))
+            }
+        }
     }
 
     async fn primary(&self, reason: Reason) -> Result<Route, Fault> {
@@ -208,6 +292,7 @@ impl Session {
                 node,
                 role: Role::Primary,
                 reason,
+                leave: None,
             }),
             None => Err(no_primary(&self.services.feed.topology())),
         }
@@ -221,7 +306,7 @@ pub(super) fn nearest_up(
     exclude: crate::routing::NodeSet,
     group: &Group,
 ) -> Option<(NodeIndex, Role)> {
-    let usable = |node: &&std::sync::Arc<Node>| !exclude.contains(node.index);
+    let usable = |node: &&Arc<Node>| !exclude.contains(node.index);
     let up = topology.nodes.iter().filter(usable).filter_map(|node| {
         let seen = node.observation()?;
         let is_full = !group.pool(node.index).has_room();
@@ -232,8 +317,14 @@ pub(super) fn nearest_up(
         .map(|(_, node, role)| (node, role))
 }
 
+fn all_behind() -> Fault {
+    let message = "every replica that could answer is behind, and on_lag is error";
+    Fault::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+        .with_hint("Try again, or read at a laxer level.")
+}
+
 pub(super) fn no_primary(topology: &Topology) -> Fault {
-    let state = |node: &std::sync::Arc<Node>| {
+    let state = |node: &Arc<Node>| {
         let state = match &node.state {
             NodeState::Unknown => "not probed yet".to_owned(),
             NodeState::Up(seen) => match seen.role {

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use crate::protocol::frame::cstring;
 use crate::protocol::owed::StatementId;
 use crate::server::{UnnamedTag, statement_name};
-use crate::sql::{Class, Classified, Classifier, SqlPrepare};
+use crate::sql::{Class, Classified, Classifier, Relation, SqlPrepare};
 
 /// A prepared statement as all sessions share it.
 #[derive(Debug)]
@@ -151,6 +151,8 @@ pub struct PreparedInSql {
     pub text: Arc<[u8]>,
     /// Where the statement may run.
     pub class: Class,
+    /// What it reads.
+    pub relations: Box<[Relation]>,
 }
 
 /// Statements that one client may have prepared at a time. PostgreSQL has no such limit, but
@@ -227,9 +229,12 @@ impl ClientStatements {
     }
 
     pub fn prepare_in_sql(&mut self, prepare: &SqlPrepare, text: Arc<[u8]>) {
-        let class = prepare.class;
-        self.in_sql
-            .insert(prepare.name.clone(), PreparedInSql { text, class });
+        let statement = PreparedInSql {
+            text,
+            class: prepare.class,
+            relations: prepare.relations.clone(),
+        };
+        self.in_sql.insert(prepare.name.clone(), statement);
     }
 
     /// A replica has refused it: it goes to the primary from now on.

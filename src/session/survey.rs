@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use super::Session;
 use super::effects::is_torn;
-use super::preferences::{self, PREFIX, stricter};
+use super::preferences::{self, PREFIX};
+use super::profiles::Wants;
 use super::statements::{MOST_STATEMENTS, Registered, Statement, Unnamed};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::frame::{
     Frame, HEADER, Header, Target, bind_parts, cstring, frontend, parse_parts, target,
 };
-use crate::routing::Level;
-use crate::sql::{Begin, Class, Classified, Decision, Effect, PinReason};
+use crate::routing::{Level, UnixMillis};
+use crate::sql::{Begin, Class, Classified, Decision, Effect, Hints, PinReason, Relation};
 
 /// A run that is longer than this is not read to its end before it is sent: it goes to the
 /// primary. In bytes.
@@ -29,7 +30,7 @@ pub struct Plan {
     /// The strongest class of all its statements.
     pub class: Class,
     /// The strictest level that any of its statements asks for; none before there is one.
-    level: Option<Level>,
+    wants: Option<Wants>,
     pub region: Option<Arc<str>>,
     /// BEGIN is among its statements.
     pub begins: Option<Begin>,
@@ -43,20 +44,46 @@ pub struct Plan {
     /// The session will hold something that only its server has.
     pub pins: bool,
     /// The run asks for something that makes no sense, and gets this for an answer.
-    pub refusal: Option<Fault>,
+    pub refusal: Option<Box<Fault>>,
     /// What its comments ask for and cannot have.
     pub warnings: Vec<Fault>,
+    /// Tokens that it presents.
+    pub tokens: Vec<String>,
+    /// When something was written that it must see, as the client says.
+    pub written_at: Option<UnixMillis>,
 }
 
 impl Plan {
     /// How fresh the state must be that it sees; none if no statement says anything about it.
     pub fn level(&self) -> Option<Level> {
-        self.level
+        self.wants.map(|wants| wants.level)
+    }
+
+    /// How it waits for that; none is as always.
+    pub fn wants(&self) -> Option<Wants> {
+        self.wants
+    }
+
+    /// Of several statements the strictest counts.
+    fn want(&mut self, wants: Wants) {
+        self.wants = Some(
+            self.wants
+                .map_or(wants, |strictest| strictest.stricter(wants)),
+        );
     }
 
     /// All its statements give the same answer whatever the data, such as SET and SHOW.
     pub fn needs_no_data(&self) -> bool {
-        self.class == Class::Anywhere && self.level.is_some()
+        self.class == Class::Anywhere && self.wants.is_some()
+    }
+
+    fn was_written_at(&mut self, time: Option<UnixMillis>) {
+        self.written_at = self.written_at.max(time);
+    }
+
+    /// It raises the floor by itself.
+    pub fn brings_positions(&self) -> bool {
+        !self.tokens.is_empty() || self.written_at.is_some()
     }
 
     /// A whole cycle, from its first message to its Query or Sync.
@@ -171,7 +198,7 @@ impl Session {
             } else {
                 Class::Anywhere
             },
-            level: None,
+            wants: None,
             region: self.preferences.region.clone(),
             begins: None,
             ends_transaction: false,
@@ -180,6 +207,8 @@ impl Session {
             pins: false,
             refusal: None,
             warnings: Vec::new(),
+            tokens: Vec::new(),
+            written_at: None,
         };
         let mut at = 0;
         while at < size
@@ -278,7 +307,7 @@ impl Session {
             });
         }
         if !self.statements.has(parts.name) && self.statements.is_full() {
-            plan.refusal = Some(too_many_statements());
+            plan.refusal = Some(Box::new(too_many_statements()));
         }
         if self.statements.has_in_sql(parts.name) {
             plan.has_effects = true;
@@ -332,10 +361,9 @@ impl Session {
             None => {
                 let in_sql = std::str::from_utf8(name).ok();
                 let in_sql = in_sql.and_then(|name| self.statements.in_sql(name));
-                let class = in_sql.map_or(Class::Write, |statement| statement.class);
+                let known = in_sql.map(|statement| (statement.class, &*statement.relations));
                 plan.has_effects = true;
-                plan.class = plan.class.max(class);
-                plan.level.get_or_insert(self.preferences.level);
+                self.account_prepared(known, None, plan);
                 unknown
             }
         }
@@ -370,36 +398,62 @@ impl Session {
         }
     }
 
+    /// The level of a statement that reads no table and asks for nothing itself.
+    pub(super) fn level(&self) -> Level {
+        match &self.profiles {
+            Some(profiles) => profiles.wants(&[], &self.preferences.asked(None)).level,
+            None => self.preferences.level,
+        }
+    }
+
+    /// What the reads of one text get.
+    fn wants(&self, relations: &[Relation], hints: Option<&Hints>) -> Wants {
+        match (&self.profiles, hints) {
+            (None, None) => Wants::level(self.preferences.level),
+            (None, Some(_)) => Wants::level(self.preferences.asked(hints).default),
+            (Some(profiles), _) => profiles.wants(relations, &self.preferences.asked(hints)),
+        }
+    }
+
+    /// Adds what is executed by its name; in doubt that is a write.
+    fn account_prepared(
+        &self,
+        known: Option<(Class, &[Relation])>,
+        hints: Option<&Hints>,
+        plan: &mut Plan,
+    ) {
+        let (class, relations) = known.unwrap_or((Class::Write, &[]));
+        plan.class = plan.class.max(class);
+        plan.want(self.wants(relations, hints));
+    }
+
     /// Adds what one text does to the plan.
     fn account(&self, classified: &Classified, plan: &mut Plan) {
         let decision = &classified.decision;
         plan.class = plan.class.max(decision.class);
         plan.copies_in |= decision.copies_in;
-        let level = match &classified.hints {
-            Some(hints) => {
-                if let Some(region) = &hints.region {
-                    plan.region = Some(region.as_ref().into());
-                }
-                let warning = |text: &String| {
-                    Fault::new(Severity::Warning, SqlState::INVALID_PARAMETER_VALUE, text)
-                };
-                plan.warnings.extend(hints.errors.iter().map(warning));
-                self.preferences.hinted(hints)
+        plan.want(self.wants(&decision.relations, classified.hints.as_deref()));
+        if let Some(hints) = &classified.hints {
+            if let Some(region) = &hints.region {
+                plan.region = Some(region.as_ref().into());
             }
-            None => self.preferences.level,
-        };
-        plan.level = Some(
-            plan.level
-                .map_or(level, |strictest| stricter(strictest, level)),
-        );
+            let warning = |text: &String| {
+                Fault::new(Severity::Warning, SqlState::INVALID_PARAMETER_VALUE, text)
+            };
+            plan.warnings.extend(hints.errors.iter().map(warning));
+            plan.tokens
+                .extend(hints.token.as_deref().map(str::to_owned));
+            plan.was_written_at(hints.written_at_ms.map(UnixMillis));
+        }
         for effect in &decision.effects {
             plan.has_effects = true;
             match effect {
                 Effect::Execute(name) => {
-                    plan.class = plan.class.max(self.class_of_prepared(name, decision));
+                    let known = self.prepared(name, decision);
+                    self.account_prepared(known, classified.hints.as_deref(), plan);
                 }
                 Effect::Prepare(_) if self.statements.is_full() => {
-                    plan.refusal = Some(too_many_statements());
+                    plan.refusal = Some(Box::new(too_many_statements()));
                 }
                 Effect::Begin(begin) => plan.begins = Some(*begin),
                 Effect::Commit { chain } | Effect::Rollback { chain } => {
@@ -410,7 +464,11 @@ impl Session {
                 }
                 Effect::PrepareTransaction => plan.ends_transaction = true,
                 Effect::Set { name, value } if name.starts_with(PREFIX) => {
-                    plan.refusal = preferences::check(name, value.as_deref()).err();
+                    let wrong = preferences::check(name, value.as_deref()).err();
+                    plan.refusal = plan.refusal.take().or(wrong.map(Box::new));
+                    plan.tokens
+                        .extend(preferences::presented(name, value.as_deref()));
+                    plan.was_written_at(preferences::presented_time(name, value.as_deref()));
                 }
                 Effect::SetLocal { name } if name.starts_with(PREFIX) => {
                     let message = format!("SET LOCAL {name} has no effect: use SET, or a comment");
@@ -430,25 +488,29 @@ impl Session {
 }
 
 impl Session {
-    /// Where EXECUTE of this name may run: as what was prepared, here or earlier in the same text.
-    fn class_of_prepared(&self, name: &str, decision: &Decision) -> Class {
+    /// What EXECUTE of this name does: what was prepared, here or earlier in the same text.
+    fn prepared<'a>(
+        &'a self,
+        name: &str,
+        decision: &'a Decision,
+    ) -> Option<(Class, &'a [Relation])> {
         let earlier = decision.effects.iter().find_map(|effect| match effect {
-            Effect::Prepare(prepare) if *prepare.name == *name => Some(prepare.class),
+            Effect::Prepare(prepare) if *prepare.name == *name => {
+                Some((prepare.class, &*prepare.relations))
+            }
             _ => None,
         });
         let in_sql = || {
-            self.statements
-                .in_sql(name)
-                .map(|statement| statement.class)
+            let statement = self.statements.in_sql(name)?;
+            Some((statement.class, &*statement.relations))
         };
         let by_protocol = || {
             let statement = self.statements.get(name.as_bytes())?;
             let decision = &statement.classified.decision;
             let plain = decision.effects.is_empty() && !statement.is_learned_write();
-            plain.then_some(decision.class)
+            plain.then_some((decision.class, &*decision.relations))
         };
-        let class = earlier.or_else(in_sql).or_else(by_protocol);
-        class.unwrap_or(Class::Write)
+        earlier.or_else(in_sql).or_else(by_protocol)
     }
 }
 

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::pins::Pins;
-use super::preferences::stricter;
 use super::tracked::Tracked;
 use crate::pool::Lent;
 use crate::protocol::message::TransactionStatus;
 use crate::protocol::owed::Fate;
-use crate::routing::{Level, Lsn, NodeIndex, Role};
+use crate::routing::{Level, Lsn, NodeIndex, Role, Timeline};
 use crate::server::HeldStatements;
 use crate::sql::{Decision, Effect};
 
@@ -19,6 +20,12 @@ pub struct Upstream {
     pub node: NodeIndex,
     /// What the node was when it was chosen.
     pub role: Role,
+    /// The timeline that the node wrote or followed then.
+    pub timeline: Option<Timeline>,
+    /// Held while it does what a replica should have done.
+    pub leave: Option<OwnedSemaphorePermit>,
+    /// A position that it had reached then.
+    pub began_at: Lsn,
     /// What is set on the server, with the transaction that may undo it.
     pub applied: Tracked,
     /// The cycle (up to a ReadyForQuery) that is being sent, counted from 0.
@@ -116,6 +123,9 @@ impl Upstream {
             server,
             node,
             role,
+            timeline: None,
+            leave: None,
+            began_at: Lsn::ZERO,
             applied,
             sending: 0,
             receiving: 0,
@@ -195,7 +205,7 @@ impl Upstream {
 
     /// Whether what was chosen for reads at its level is fresh enough for reads at `level` too.
     pub fn suffices_for(&self, level: Option<Level>) -> bool {
-        let fresh = |level| self.level.is_some_and(|had| stricter(had, level) == had);
+        let fresh = |level| self.level.is_some_and(|had: Level| had.covers(level));
         self.role == Role::Primary || level.is_none_or(fresh)
     }
 

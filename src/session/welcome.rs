@@ -5,14 +5,16 @@
 use std::sync::Arc;
 
 use super::preferences::{self, PREFIX};
+use super::profiles::Applied;
 use super::route::{nearest_up, no_primary};
+use super::tokens;
 use super::{Registration, Services};
 use crate::net::Wire;
 use crate::pool::{CheckoutError, Group, Lent, Told};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::startup::{Startup, option_settings};
-use crate::routing::{NodeSet, Role};
+use crate::routing::{Floor, NodeSet, Role};
 use crate::server::settings::{list_constant, quoted};
 use crate::server::{DialError, Reported, RunError, Settings};
 
@@ -21,6 +23,9 @@ pub struct Welcome {
     pub(super) settings: Settings,
     pub(super) wishes: Settings,
     pub(super) reported: Reported,
+    /// The position that it brings along.
+    pub(super) floor: Floor,
+    pub(super) profiles: Option<Box<Applied>>,
 }
 
 /// Prepares a client's session and puts the end of its log-in into the output: parameters, cancel
@@ -33,6 +38,16 @@ pub async fn welcome(
     client: &mut Wire,
 ) -> Result<Welcome, Fault> {
     let (settings, wishes) = startup_settings(startup)?;
+    let mut floor = match preferences::token(&wishes) {
+        Some(token) => tokens::accept(services, &token)
+            .await
+            .map_err(Fault::into_fatal)?,
+        None => Floor::default(),
+    };
+    if let Some(time) = preferences::write_time(&wishes) {
+        let other = tokens::accept_time(services, time).map_err(Fault::into_fatal)?;
+        floor.merge(&other);
+    }
     let Told {
         settings,
         reported,
@@ -59,7 +74,17 @@ pub async fn welcome(
         settings,
         wishes,
         reported,
+        floor,
+        profiles: profiles(services, startup),
     })
+}
+
+fn profiles(services: &Services, startup: &Startup) -> Option<Box<Applied>> {
+    let user = startup.parameter("user").unwrap_or_default();
+    let database = startup
+        .parameter("database")
+        .filter(|name| !name.is_empty());
+    services.options.profiles.of(database.unwrap_or(user), user)
 }
 
 /// The settings of a start-up message, ours apart.

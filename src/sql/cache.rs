@@ -92,7 +92,13 @@ impl Shard {
 fn cost(decision: &Decision) -> usize {
     const OVERHEAD: usize = 160;
     let effects: usize = decision.effects.iter().map(effect_bytes).sum();
-    OVERHEAD + size_of::<Decision>() + decision.reason.0.len() + effects
+    let relations: usize = decision.relations.iter().map(relation_bytes).sum();
+    OVERHEAD + size_of::<Decision>() + decision.reason.0.len() + effects + relations
+}
+
+fn relation_bytes(relation: &super::Relation) -> usize {
+    let schema = relation.schema.as_ref().map_or(0, |schema| schema.len());
+    size_of::<super::Relation>() + schema + relation.name.len()
 }
 
 fn effect_bytes(effect: &super::Effect) -> usize {
@@ -143,6 +149,7 @@ mod tests {
             effects: Box::default(),
             copies_in: false,
             is_ddl: false,
+            relations: Box::default(),
             reason: Reason(reason.into()),
         })
     }

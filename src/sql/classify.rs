@@ -5,7 +5,7 @@ use super::functions::{self, Verdict};
 use super::lexer::{Kind, Lexer, Token};
 use super::reader::{self, Reader};
 use super::statement;
-use super::{Class, Decision, Effect, PinReason, Reason};
+use super::{Class, Decision, Effect, PinReason, Reason, Relation};
 
 /// What the classifier is told besides the text.
 #[derive(Debug, Default)]
@@ -24,6 +24,7 @@ pub(super) struct Part {
     pub effects: Vec<Effect>,
     pub copies_in: bool,
     pub is_ddl: bool,
+    pub relations: Vec<Relation>,
     pub reason: String,
 }
 
@@ -34,8 +35,15 @@ impl Part {
             effects: Vec::new(),
             copies_in: false,
             is_ddl: false,
+            relations: Vec::new(),
             reason: reason.into(),
         }
+    }
+
+    /// Where it reads these.
+    pub fn reading(mut self, relations: Vec<Relation>) -> Self {
+        self.relations = relations;
+        self
     }
 
     pub fn anywhere(reason: &str, effect: Effect) -> Self {
@@ -134,9 +142,11 @@ fn join(parts: Vec<Part>) -> Decision {
         effects: Box::default(),
         copies_in: false,
         is_ddl: false,
+        relations: Box::default(),
         reason: Reason("an empty query".into()),
     };
     let mut effects = Vec::new();
+    let mut relations: Vec<Relation> = Vec::new();
     for (index, part) in parts.into_iter().enumerate() {
         if index == 0 || part.class > decision.class {
             decision.class = part.class;
@@ -145,8 +155,12 @@ fn join(parts: Vec<Part>) -> Decision {
         decision.copies_in |= part.copies_in;
         decision.is_ddl |= part.is_ddl;
         effects.extend(part.effects);
+        relations.extend(part.relations);
     }
     decision.effects = effects.into();
+    if decision.class == Class::Read {
+        decision.relations = relations.into();
+    }
     decision
 }
 

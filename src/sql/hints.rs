@@ -22,6 +22,10 @@ pub struct Hints {
     pub max_staleness: Option<Duration>,
     /// Prefer nodes of this region.
     pub region: Option<Box<str>>,
+    /// A position that must have been reached.
+    pub token: Option<Box<str>>,
+    /// What was written by then must be seen: milliseconds since 1970.
+    pub written_at_ms: Option<u64>,
     /// What could not be followed, one line each, for a NOTICE to the client.
     pub errors: Vec<String>,
 }
@@ -72,6 +76,13 @@ impl Hints {
                 Err(error) => self.fail(format!("causeway.max_staleness=\"{value}\": {error}")),
             },
             "region" => self.region = Some(value.into()),
+            "last_write_timestamp" => match value.parse() {
+                Ok(ms) => self.written_at_ms = Some(ms),
+                Err(_) => self.fail(format!(
+                    "causeway.last_write_timestamp is in milliseconds since 1970, not \"{value}\""
+                )),
+            },
+            "token" => self.token = (!value.is_empty()).then(|| value.into()),
             _ => self.fail(format!("causeway.{key} is not known in a comment")),
         }
     }
@@ -131,11 +142,13 @@ mod tests {
     #[test]
     fn reads_several_in_one_comment() {
         let hints = of(
-            "SELECT 1 /* causeway.consistency='causal', causeway.max_staleness='5s', causeway.region='eu%2Dwest' */",
+            "SELECT 1 /* causeway.consistency='causal', causeway.max_staleness='5s', \
+             causeway.region='eu%2Dwest', causeway.token='c1.1.1.0-0' */",
         );
         assert_eq!(hints.consistency, Some(Level::Causal));
         assert_eq!(hints.max_staleness, Some(Duration::from_secs(5)));
         assert_eq!(hints.region.as_deref(), Some("eu-west"));
+        assert_eq!(hints.token.as_deref(), Some("c1.1.1.0-0"));
         assert!(hints.errors.is_empty());
     }
 
@@ -157,6 +170,7 @@ mod tests {
                 "causeway.colour is not known",
             ),
             ("/* causeway. */", "single quotes"),
+            ("/* causeway.last_write_timestamp='noon' */", "milliseconds"),
         ];
         for (text, expected) in table {
             let hints = of(text);

@@ -37,8 +37,17 @@ pub struct Decision {
     pub copies_in: bool,
     /// It changes the catalogue (CREATE, ALTER, DROP, ...).
     pub is_ddl: bool,
+    /// The relations that it reads, by the names in its text, if it is a read.
+    pub relations: Box<[Relation]>,
     /// Why, in one line, for an operator.
     pub reason: Reason,
+}
+
+/// A relation as a text names it, letters as PostgreSQL stores them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relation {
+    pub schema: Option<Box<str>>,
+    pub name: Box<str>,
 }
 
 /// Where a text may run, weakest first.
@@ -124,6 +133,8 @@ pub struct SqlPrepare {
     pub text: Box<[u8]>,
     /// Where the statement inside may run.
     pub class: Class,
+    /// What it reads, as in [`Decision::relations`].
+    pub relations: Box<[Relation]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,13 +7,13 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
-use super::Class;
 use super::classify::{Part, Rules};
 use super::fingerprint::canonical;
 use super::functions::{self, Verdict};
 use super::lexer::{self, Kind};
 use super::reader::{self, Reader};
 use super::tree::Walk;
+use super::{Class, Relation};
 
 pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[lexer::Token]) -> Part {
     if let Some(reason) = writes_by_tokens(rules, text, tokens) {
@@ -26,12 +26,13 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[lexer::Token]) -> P
         return Part::write("the parser does not know its syntax");
     };
     let mut walk = Walk::new(rules);
-    match walk.query(&query) {
-        Err(reason) => Part::write(reason),
-        Ok(()) => match walk.node_local() {
-            Some(reason) => Part::new(Class::PrimaryRead, reason),
-            None => Part::new(Class::Read, "it only reads"),
-        },
+    if let Err(reason) = walk.query(&query) {
+        return Part::write(reason);
+    }
+    let (node_local, relations) = walk.into_found();
+    match node_local {
+        Some(reason) => Part::new(Class::PrimaryRead, reason),
+        None => Part::new(Class::Read, "it only reads").reading(relations),
     }
 }
 
@@ -39,8 +40,19 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[lexer::Token]) -> P
 pub(super) fn read_of_relation(path: &[String]) -> Part {
     match node_local_relation(path) {
         Some(reason) => Part::new(Class::PrimaryRead, reason),
-        None => Part::new(Class::Read, "it only reads"),
+        None => {
+            Part::new(Class::Read, "it only reads").reading(relation(path).into_iter().collect())
+        }
     }
+}
+
+/// A relation by its path of names.
+pub(super) fn relation(path: &[String]) -> Option<Relation> {
+    let (name, schemas) = path.split_last()?;
+    Some(Relation {
+        schema: schemas.last().map(|schema| schema.as_str().into()),
+        name: name.as_str().into(),
+    })
 }
 
 /// The reason why only the primary's answer about this relation is right.

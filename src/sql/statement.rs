@@ -225,6 +225,7 @@ fn prepare(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
                 name: name.into(),
                 text: whole.into(),
                 class: inner.class,
+                relations: inner.relations.into(),
             };
             Part::new(inner.class.max(Class::Read), "PREPARE")
                 .with(Effect::Prepare(Box::new(prepare)))

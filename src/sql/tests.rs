@@ -1044,6 +1044,7 @@ fn what_sql_prepares_is_kept_and_what_it_executes_is_named() {
             name: name.into(),
             text: text.as_bytes().into(),
             class,
+            relations: decide(&text[text.find("AS").unwrap() + 2..]).relations,
         }))]
     };
     for (text, name, inner, class) in [

@@ -10,9 +10,10 @@ use sqlparser::ast::{
     WildcardAdditionalOptions, With, XmlTableColumnOption,
 };
 
+use super::Relation;
 use super::classify::Rules;
 use super::functions::{self, Verdict};
-use super::query::node_local_relation;
+use super::query::{node_local_relation, relation};
 
 /// `Err` is the reason why the query is a write.
 pub(super) type Seen = Result<(), String>;
@@ -20,6 +21,7 @@ pub(super) type Seen = Result<(), String>;
 pub(super) struct Walk<'a> {
     rules: &'a Rules,
     node_local: Option<String>,
+    relations: Vec<Relation>,
 }
 
 impl<'a> Walk<'a> {
@@ -27,12 +29,14 @@ impl<'a> Walk<'a> {
         Walk {
             rules,
             node_local: None,
+            relations: Vec::new(),
         }
     }
 
-    /// Why only the primary's answer is right, if it met such a thing.
-    pub fn node_local(self) -> Option<String> {
-        self.node_local
+    /// Why only the primary's answer is right, if it met such a thing; and the relations that it
+    /// met, among them names of WITH.
+    pub fn into_found(self) -> (Option<String>, Vec<Relation>) {
+        (self.node_local, self.relations)
     }
 
     pub fn query(&mut self, query: &Query) -> Seen {
@@ -350,6 +354,9 @@ impl<'a> Walk<'a> {
     fn relation_path(&mut self, path: &[String]) {
         if let Some(reason) = node_local_relation(path) {
             self.node_local.get_or_insert(reason);
+        }
+        if let Some(relation) = relation(path).filter(|found| !self.relations.contains(found)) {
+            self.relations.push(relation);
         }
     }
 

@@ -16,6 +16,7 @@ fn feed() -> Feed {
         weight: 100,
         state: NodeState::Unknown,
         round_trip: None,
+        furthest: Lsn::ZERO,
     };
     Feed::new((0..2).map(node).collect())
 }
@@ -33,6 +34,8 @@ fn tell(feed: &Feed, node: NodeIndex, role: Role, timeline: u32, lsn: u64) {
                 lsn: Lsn(lsn),
                 received: None,
                 timeline: None,
+                branched_at: None,
+                clock: None,
             },
             following: Following::Streams(Timeline(timeline)),
             identity: Identity {

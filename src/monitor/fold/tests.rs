@@ -51,6 +51,7 @@ impl Story {
             weight: 100,
             state: NodeState::Unknown,
             round_trip: None,
+            furthest: Lsn::ZERO,
         };
         Story {
             fold: Fold::new((0..nodes as u8).map(node).collect()),
@@ -109,6 +110,8 @@ impl Story {
             lsn: Lsn(lsn),
             received: None,
             timeline: None,
+            branched_at: None,
+            clock: None,
         };
         let identity = Identity {
             system,
@@ -475,5 +478,23 @@ proptest! {
             }
             prop_assert_eq!(primaries, Vec::from_iter(topology.primary));
         }
+    }
+}
+
+#[test]
+fn a_replica_that_goes_back_is_behind_its_furthest_position() {
+    let mut story = Story::of(2);
+    let furthest = |story: &Story| story.fold.topology().node(NodeIndex(1)).furthest.0;
+    story.tell(0, primary(1, 500));
+    for (say, expected) in [
+        (replica(1, 400), 400),
+        (replica(1, 450), 450),
+        (Gone, 450),
+        (replica(1, 100), 450),
+        (replica(1, 460), 460),
+        (replica(2, 300), 300),
+    ] {
+        story.tell(1, say);
+        assert_eq!(furthest(&story), expected, "{say:?}");
     }
 }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::switches::Switches;
 use super::super::testing::{at, down, history, node, primary, replica, seen, topology};
 use super::super::topology::{NodeState, Observation, Role};
 use super::*;
@@ -220,6 +221,132 @@ fn a_position_of_another_timeline_is_exchanged_for_a_later_one() {
             [Bound::Reached(Lsn(expected)); 3],
             "{case}, later"
         );
+    }
+}
+
+fn branched(topology: Topology, began: &[(u32, u64)]) -> Topology {
+    let mut switches = Switches::default();
+    for (timeline, lsn) in began {
+        switches.learn(Timeline(*timeline), Lsn(*lsn));
+    }
+    Topology {
+        switches: Arc::new(switches),
+        ..topology
+    }
+}
+
+#[test]
+fn a_position_survives_a_promotion_up_to_where_the_new_timeline_began() {
+    let promoted = |began: &[(u32, u64)]| {
+        let topology = cluster(&[(10, 100), (20, 900)], down(), down());
+        branched(on_timeline(topology, T2), began)
+    };
+    let lost = |lsn| {
+        Some(Lost {
+            timeline: Timeline(1),
+            lsn: Lsn(lsn),
+        })
+    };
+    let table = [
+        (400, &[(2, 500)][..], Bound::Reached(Lsn(400)), None),
+        (500, &[(2, 500)], Bound::Reached(Lsn(500)), None),
+        (501, &[(2, 500)], Bound::Reached(Lsn(500)), lost(501)),
+        // The same number exists again on the new timeline, and means something else.
+        (800, &[(2, 500)], Bound::Reached(Lsn(500)), lost(800)),
+        (501, &[], Bound::OnlyPrimary, None),
+        (501, &[(3, 10)], Bound::OnlyPrimary, None),
+    ];
+    for (lsn, began, bound, expected) in table {
+        let case = format!("{lsn}, switches {began:?}");
+        let mut floor = Floor::default();
+        floor.settle(&cluster(&[(10, 100)], down(), down()), at(11));
+        floor.raise(Lsn(lsn), T1);
+        floor.settle(&promoted(began), at(20));
+        assert_eq!(bounds(&floor), [bound; 3], "{case}");
+        assert_eq!(floor.take_lost(), expected, "{case}");
+        floor.settle(&promoted(began), at(21));
+        assert_eq!(floor.take_lost(), None, "{case}: told once");
+
+        // The same for a capture that comes when the session has settled already, and for a token.
+        let topology = promoted(began);
+        let mut late = Floor::default();
+        late.settle(&topology, at(20));
+        late.capture(Lsn(lsn), T1, &topology, at(20));
+        assert_eq!(
+            (bounds(&late), late.take_lost()),
+            ([bound; 3], expected),
+            "{case}"
+        );
+        let mut other = Floor::at(Lsn(lsn), Timeline(1));
+        other.settle(&topology, at(20));
+        let mut floor = Floor::default();
+        floor.settle(&topology, at(20));
+        floor.merge(&other);
+        assert_eq!(
+            (bounds(&floor), floor.take_lost()),
+            ([bound; 3], expected),
+            "{case}"
+        );
+    }
+}
+
+#[test]
+fn a_time_keeps_reads_on_the_primary_until_its_clock_has_passed_it() {
+    let clocked = |samples: &[(u64, u64, u64)]| {
+        let mut history = History::default();
+        for (started, lsn, clock) in samples {
+            history.push(super::super::history::Sample {
+                started: at(*started),
+                lsn: Lsn(*lsn),
+                clock: Some(UnixMillis(*clock)),
+            });
+        }
+        Topology {
+            history: Arc::new(history),
+            ..cluster(&[], replica(900, 10), replica(0, 10))
+        }
+    };
+    let mut floor = Floor::default();
+    floor.raise_to_clock(UnixMillis(1015));
+    floor.raise_to_clock(UnixMillis(1005));
+    floor.settle(&clocked(&[(10, 100, 1010)]), at(11));
+    assert_eq!(bounds(&floor), [Bound::OnlyPrimary; 3]);
+    assert_eq!(floor.pending(), Pending::Clock);
+    floor.settle(&clocked(&[(10, 100, 1010), (20, 120, 1020)]), at(21));
+    assert_eq!(bounds(&floor), [Bound::Reached(Lsn(120)); 3]);
+    assert_eq!(floor.pending(), Pending::Nothing);
+}
+
+#[test]
+fn a_merged_floor_demands_what_each_of_the_two_does() {
+    let topology = cluster(&[(10, 100)], replica(90, 15), replica(90, 15));
+    let settled = |build: fn(&mut Floor)| {
+        let mut floor = Floor::default();
+        floor.settle(&topology, at(20));
+        build(&mut floor);
+        floor
+    };
+    let parts: [fn(&mut Floor); 6] = [
+        |_| {},
+        |floor| floor.raise(Lsn(70), T1),
+        |floor| floor.raise_to_primary_after(at(20)),
+        |floor| floor.saw_replica(A, at(21)),
+        |floor| floor.saw_replica(B, at(22)),
+        |floor| floor.raise_to_clock(UnixMillis(5)),
+    ];
+    let stricter = |one: Bound, other: Bound| match (one, other) {
+        (Bound::Reached(one), Bound::Reached(other)) => Bound::Reached(one.max(other)),
+        _ => Bound::OnlyPrimary,
+    };
+    for one in parts {
+        for other in parts {
+            let mut merged = settled(one);
+            merged.merge(&settled(other));
+            let (left, right) = (bounds(&settled(one)), bounds(&settled(other)));
+            for (place, bound) in bounds(&merged).into_iter().enumerate() {
+                assert_eq!(bound, stricter(left[place], right[place]), "{merged:?}");
+            }
+        }
     }
 }
 

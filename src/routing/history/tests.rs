@@ -128,3 +128,58 @@ proptest! {
         }
     }
 }
+
+/// (milliseconds, LSN, the primary's clock)
+fn with_clock(samples: &[(u64, u64, Option<u64>)]) -> History {
+    let mut history = History::default();
+    for (started, lsn, clock) in samples {
+        history.push(Sample {
+            started: at(*started),
+            lsn: Lsn(*lsn),
+            clock: clock.map(UnixMillis),
+        });
+    }
+    history
+}
+
+#[test]
+fn a_time_becomes_the_first_position_sampled_when_the_clock_had_passed_it() {
+    let steady = [
+        (10, 100, Some(1010)),
+        (20, 110, Some(1020)),
+        (30, 130, Some(1030)),
+    ];
+    let set_back = [
+        (10, 100, Some(1010)),
+        (20, 110, Some(1050)),
+        (30, 130, Some(1005)),
+        (40, 140, Some(1040)),
+    ];
+    let silent = [
+        (10, 100, Some(1010)),
+        (20, 110, None),
+        (30, 130, Some(1030)),
+    ];
+    let table: [(&[_], u64, Option<u64>); 11] = [
+        (&steady, 900, Some(100)),
+        (&steady, 1010, Some(100)),
+        (&steady, 1011, Some(110)),
+        (&steady, 1030, Some(130)),
+        (&steady, 1031, None),
+        (&[], 1000, None),
+        // What was committed at 1015 may have been so before the clock was set back, or after.
+        (&set_back, 1015, Some(140)),
+        (&set_back, 1005, Some(100)),
+        (&set_back, 1045, None),
+        (&silent, 1005, Some(130)),
+        (&silent, 1030, Some(130)),
+    ];
+    for (samples, clock, expected) in table {
+        let found = with_clock(samples).first_past_clock(UnixMillis(clock));
+        assert_eq!(
+            found.map(|sample| sample.lsn),
+            expected.map(Lsn),
+            "{clock} in {samples:?}"
+        );
+    }
+}

@@ -21,6 +21,7 @@ fn preference(region: Option<&str>) -> Preference<'_> {
         region,
         stay_on: None,
         max_wait: MAX_WAIT,
+        on_lag: OnLag::Primary,
         random: 0,
     }
 }
@@ -188,6 +189,7 @@ fn who_has_waited_long_enough_goes() {
         ] {
             let preference = Preference {
                 max_wait,
+                on_lag: OnLag::Primary,
                 ..preference(None)
             };
             let choice = select(verdict(&[], &[1]), &topology, &preference, |_| 0);
@@ -272,6 +274,7 @@ proptest! {
             region: from_eu.then_some("eu"),
             stay_on: stay_on.map(NodeIndex),
             max_wait: MS(max_wait_ms),
+            on_lag: OnLag::Primary,
             random,
         };
         let choice = select(Verdict::Replicas { fresh, behind, lsn: LSN }, &topology, &preference, |node| usize::from(node.0) % 3);

@@ -1,0 +1,272 @@
+//! Positions that travel: tokens that a client presents, asks for, and gets with its answers.
+
+use std::time::{Duration, Instant};
+
+use super::survey::{Plan, Step, What};
+use super::upstream::{Footprint, Upstream};
+use super::{Services, Session};
+use crate::protocol::error::{Fault, Severity, SqlState};
+use crate::routing::{
+    Bound, Floor, Judgement, Lost, Pending, Position, Refused, Role, Timeline, UnixMillis, Unknown,
+};
+use crate::sql::Effect;
+
+pub const TOKEN: &str = "causeway.token";
+pub const LAST_WRITE: &str = "causeway.last_write_timestamp";
+
+/// A client's clock that is further ahead of the primary's is no clock: the time was given in
+/// another unit, or in another epoch.
+const LEAD: Duration = Duration::from_secs(60);
+
+/// The floor of a token that a client presents. Waits for what must be known before it can be
+/// judged: another Causeway may have seen a promotion first. Cancel safe.
+pub(super) async fn accept(services: &Services, text: &str) -> Result<Floor, Fault> {
+    let position = services.options.tokens.read(text);
+    let position = position.map_err(|error| invalid(&error.to_string()))?;
+    let (feed, patience) = (&services.feed, services.options.failover_wait);
+    let mut looked_again = false;
+    loop {
+        let judgement = {
+            let topology = feed.topology();
+            topology.judge(position, services.options.max_ahead_bytes)
+        };
+        match judgement {
+            Judgement::Accept(floor) => return Ok(floor),
+            Judgement::Refuse(Refused::Ahead { .. }) if !looked_again => {
+                looked_again = true;
+                if let Some(primary) = feed.primary_within(patience).await {
+                    feed.seen_since(primary, Instant::now(), patience).await;
+                }
+            }
+            Judgement::Refuse(refused) => return Err(invalid(&refused.to_string())),
+            Judgement::Later(Unknown::Timeline(timeline)) => {
+                if !feed.timeline_within(timeline, patience).await {
+                    let reason = format!(
+                        "it is of timeline {timeline}, and no primary has got that far within {patience:?}"
+                    );
+                    return Err(invalid(&reason));
+                }
+            }
+            Judgement::Later(Unknown::Cluster) => {
+                if feed.primary_within(patience).await.is_none() {
+                    return Err(unknown("no primary can be reached"));
+                }
+            }
+        }
+    }
+}
+
+/// The floor of the time of a write that a client presents: all that the primary has committed by
+/// then, as its own clock shows, which may differ from the client's by `clock_skew`.
+pub(super) fn accept_time(services: &Services, written_at: UnixMillis) -> Result<Floor, Fault> {
+    let milliseconds = |duration: Duration| duration.as_millis() as u64;
+    let newest = services.feed.topology().history.newest_clock();
+    if let Some(UnixMillis(newest)) = newest
+        && written_at.0 > newest.saturating_add(milliseconds(LEAD))
+    {
+        let message = format!(
+            "invalid value for parameter \"{LAST_WRITE}\": {}",
+            written_at.0
+        );
+        return Err(Fault::error(SqlState::INVALID_PARAMETER_VALUE, message)
+            .with_detail(format!(
+                "It is ahead of the primary's clock, which stands at {newest}, by more than {LEAD:?}."
+            ))
+            .with_hint("Milliseconds since 1970 are expected."));
+    }
+    let skew = milliseconds(services.options.clock_skew);
+    let mut floor = Floor::default();
+    floor.raise_to_clock(UnixMillis(written_at.0.saturating_add(skew)));
+    Ok(floor)
+}
+
+fn invalid(reason: &str) -> Fault {
+    let message = format!("invalid value for parameter \"{TOKEN}\"");
+    Fault::error(SqlState::INVALID_PARAMETER_VALUE, message).with_detail(format!(
+        "The token is not accepted: {reason}. Nothing has been run."
+    ))
+}
+
+fn unknown(reason: &str) -> Fault {
+    let message = format!("the position of this session cannot be told: {reason}");
+    Fault::error(SqlState::CONNECTION_FAILURE, message)
+}
+
+impl Plan {
+    /// It asks for the token.
+    fn asks_for_token(&self) -> bool {
+        let asks = |step: &Step| match &step.what {
+            What::Query(decision) => {
+                let shows =
+                    |effect: &Effect| matches!(effect, Effect::Show(name) if **name == *TOKEN);
+                decision.effects.iter().any(shows)
+            }
+            What::BindShow(name) | What::DescribeShow(name) => **name == *TOKEN,
+            _ => false,
+        };
+        self.steps.iter().any(asks)
+    }
+}
+
+impl Session {
+    /// Takes in the positions that a run brings along, and finds out those that it asks for. What
+    /// goes wrong there is the run's answer.
+    pub(super) async fn meet_demands(&mut self, plan: &mut Plan) {
+        if plan.refusal.is_some() {
+            return;
+        }
+        if plan.brings_positions() {
+            plan.refusal = self.take_in(plan).await.err().map(Box::new);
+        }
+        if plan.refusal.is_none() && plan.asks_for_token() {
+            plan.refusal = self.settle_token().await.err().map(Box::new);
+        }
+    }
+
+    async fn take_in(&mut self, plan: &mut Plan) -> Result<(), Fault> {
+        for token in std::mem::take(&mut plan.tokens) {
+            let floor = accept(&self.services, &token).await?;
+            self.raise_floor_to(floor);
+        }
+        if let Some(written_at) = plan.written_at.take() {
+            let floor = accept_time(&self.services, written_at)?;
+            self.raise_floor_to(floor);
+        }
+        self.must_not_be_too_old()
+    }
+
+    /// Folds in a position from outside.
+    pub(super) fn raise_floor_to(&mut self, mut floor: Floor) {
+        {
+            let topology = self.services.feed.topology();
+            let now = Instant::now();
+            floor.settle(&topology, now);
+            self.floor.settle(&topology, now);
+        }
+        self.floor.merge(&floor);
+        self.tell_of_loss();
+    }
+
+    /// A READ ONLY transaction that runs on a replica cannot become fresher than it is.
+    fn must_not_be_too_old(&self) -> Result<(), Fault> {
+        let Some(upstream) = &self.upstream else {
+            return Ok(());
+        };
+        if upstream.role == Role::Primary || !upstream.is_in_transaction() {
+            return Ok(());
+        }
+        let bound = self.floor.bound_for(upstream.node);
+        let reached = matches!(bound, Bound::Reached(lsn) if lsn <= upstream.began_at);
+        match reached {
+            true => Ok(()),
+            false => {
+                let message = "a READ ONLY transaction on a replica cannot be made more consistent";
+                Err(Fault::error(SqlState::ACTIVE_SQL_TRANSACTION, message)
+                    .with_hint(format!("Set {TOKEN} before BEGIN.")))
+            }
+        }
+    }
+
+    /// Makes the floor a position, so that it can be told. Waits for the next probe of whatever has
+    /// not told its position yet.
+    async fn settle_token(&mut self) -> Result<(), Fault> {
+        if let Some(mut upstream) = self.upstream.take() {
+            self.note_reads(&mut upstream);
+            self.upstream = Some(upstream);
+        }
+        let deadline = Instant::now() + self.services.options.failover_wait;
+        loop {
+            let now = Instant::now();
+            let (pending, primary) = {
+                let topology = self.services.feed.topology();
+                self.floor.settle(&topology, now);
+                self.follow_key(&topology, now);
+                (self.floor.pending(), topology.primary)
+            };
+            let left = deadline.saturating_duration_since(now);
+            let feed = &self.services.feed;
+            let moment = match pending {
+                Pending::Nothing => return Ok(()),
+                Pending::Replica(node, moment) => {
+                    let patience = left.min(self.services.options.max_wait);
+                    if !feed.seen_since(node, just_after(moment), patience).await {
+                        self.floor.raise_to_primary_after(moment);
+                    }
+                    continue;
+                }
+                Pending::Primary(moment) => just_after(moment),
+                Pending::Clock => now,
+            };
+            let seen = match primary {
+                Some(primary) => feed.seen_since(primary, moment, left).await,
+                None => feed.primary_within(left).await.is_some(),
+            };
+            if !seen {
+                return Err(unknown("the primary does not answer"));
+            }
+        }
+    }
+
+    /// A server that the session keeps has been read from since: the floor must know.
+    fn note_reads(&mut self, upstream: &mut Upstream) {
+        if upstream.is_at_rest() && !upstream.is_in_transaction() {
+            self.note_footprint(upstream);
+            upstream.footprint = Footprint::None;
+        }
+    }
+
+    /// The token of all that this session has written and seen, as far as it is known.
+    pub(super) fn token(&self) -> Option<String> {
+        let topology = self.services.feed.topology();
+        let timeline = self.floor.timeline().or(topology.timeline)?;
+        let position = Position {
+            system: topology.system?,
+            timeline,
+            lsn: self.floor.lsn(),
+        };
+        Some(self.services.options.tokens.write(position))
+    }
+
+    /// Says once that a failover has lost what the session had written or seen.
+    pub(super) fn tell_of_loss(&mut self) {
+        let Some(Lost { timeline, lsn }) = self.floor.take_lost() else {
+            return;
+        };
+        let (token, left, now_on) = {
+            let topology = self.services.feed.topology();
+            let system = topology.system.map(|system| Position {
+                system,
+                timeline,
+                lsn,
+            });
+            let token = system.map(|position| self.services.options.tokens.write(position));
+            let common = topology
+                .timeline
+                .and_then(|new| topology.switches.common(timeline, new));
+            (
+                token.unwrap_or_default(),
+                common.unwrap_or_default(),
+                topology.timeline,
+            )
+        };
+        self.services.metrics.lost_position();
+        tracing::warn!(
+            pid = self.cancel.pid(),
+            %token,
+            "a failover has lost what a session had written or seen"
+        );
+        let message = "what was written or seen last has been lost in a failover";
+        let warning = Fault::new(Severity::Warning, SqlState::WARNING, message)
+            .with_detail(format!(
+                "Token {token} is of timeline {timeline}, of which timeline {} has the log up to {left} only.",
+                now_on.unwrap_or(Timeline(0)),
+            ))
+            .with_hint("The token is dropped. Look whether what you wrote is there, and write it again if not.");
+        self.say(&warning);
+    }
+}
+
+/// Probes that start at this moment have started after `moment`.
+fn just_after(moment: Instant) -> Instant {
+    moment + Duration::from_nanos(1)
+}
