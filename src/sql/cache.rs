@@ -109,8 +109,13 @@ fn effect_bytes(effect: &super::Effect) -> usize {
         | Effect::RollbackTo(name)
         | Effect::Reset(name)
         | Effect::Deallocate(Some(name))
+        | Effect::Execute(name)
         | Effect::SetLocal { name }
         | Effect::Show(name) => name.len(),
+        Effect::Prepare(prepare) => {
+            let relations: usize = prepare.relations.iter().map(relation_bytes).sum();
+            size_of::<super::SqlPrepare>() + prepare.name.len() + prepare.text.len() + relations
+        }
         Effect::Set { name, value } => name.len() + value.as_ref().map_or(0, |value| value.len()),
         _ => 0,
     };
