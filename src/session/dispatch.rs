@@ -255,7 +255,7 @@ impl Upstream {
     /// A statement is on its way: what it changes counts when its cycle has ended well. Statements
     /// that it deallocates are gone from now on, in time for what is prepared behind it.
     fn anticipate(&mut self, decision: &Arc<Decision>) {
-        if decision.effects.is_empty() {
+        if decision.effects.is_empty() && !decision.is_ddl {
             return;
         }
         if decision.effects.iter().any(deallocates_all) {

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::monitor::Feed;
+use crate::monitor::{Catalogues, Feed, Names};
 use crate::net::{Buffer, Wire};
 use crate::pool::Group;
 use crate::protocol::error::{Fault, SqlState};
@@ -56,6 +56,7 @@ pub struct Services {
     pub prepared: Prepared,
     pub cancels: Arc<Cancels>,
     pub feed: Feed,
+    pub catalogues: Catalogues,
     pub options: Options,
     pub metrics: SessionMetrics,
 }
@@ -64,6 +65,7 @@ impl Services {
     pub fn new(
         classifier: Classifier,
         feed: Feed,
+        catalogues: Catalogues,
         options: Options,
         metrics: SessionMetrics,
     ) -> Services {
@@ -73,6 +75,7 @@ impl Services {
             prepared,
             cancels,
             feed,
+            catalogues,
             options,
             metrics,
         }
@@ -129,6 +132,8 @@ pub struct Session {
     wishes: Tracked,
     preferences: Preferences,
     statements: ClientStatements,
+    /// What names mean in its database.
+    names: Names,
     /// What the client has been told of its parameters.
     reported: Reported,
     last_route: Option<LastRoute>,
@@ -172,6 +177,7 @@ impl Session {
             settings,
             wishes,
             reported,
+            names,
         } = welcome;
         Session {
             client,
@@ -187,6 +193,7 @@ impl Session {
             settings: Tracked::new(settings),
             wishes: Tracked::new(wishes),
             statements: ClientStatements::default(),
+            names,
             reported,
             last_route: None,
             inflow: Inflow::Frames,

@@ -151,23 +151,27 @@ impl Session {
     }
 
     fn learn_writes(&self, retained: &[u8]) {
+        let learn = |text: &[u8]| {
+            let classifier = &self.services.classifier;
+            classifier.remember_as_write_in(self.names.scope(), text);
+        };
         for frame in frames(retained) {
             let body = frame.body();
             match frame.tag {
                 frontend::QUERY => {
                     let text = body.strip_suffix(b"\0").unwrap_or(body);
-                    self.services.classifier.remember_as_write(text);
+                    learn(text);
                 }
                 frontend::PARSE => {
                     if let Some(parts) = parse_parts(body) {
-                        self.services.classifier.remember_as_write(parts.text);
+                        learn(parts.text);
                     }
                 }
                 frontend::BIND => {
                     let statement =
                         bind_parts(body).and_then(|(_, name, _)| self.statements.get(name));
                     if let Some(statement) = statement {
-                        self.services.classifier.remember_as_write(statement.text());
+                        learn(statement.text());
                         statement.learn_write();
                     }
                 }

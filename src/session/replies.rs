@@ -365,6 +365,7 @@ impl Session {
             }
         }
         if status == TransactionStatus::Idle {
+            self.names.transaction_ended();
             self.preferences
                 .follow(&self.services.options.preferences, self.wishes.current());
         }
@@ -380,6 +381,11 @@ impl Session {
 
     /// Applies what a text has changed.
     fn apply(&mut self, upstream: &mut Upstream, decision: &Decision) {
+        // What is temporary is nobody else's, and no part of a catalogue.
+        let temporary = Effect::Pin(PinReason::TemporaryTable);
+        if decision.is_ddl && !decision.effects.contains(&temporary) {
+            self.names.ddl_ran();
+        }
         for effect in &decision.effects {
             let committed = !ends_transaction(effect)
                 || upstream.ends.pop_front() != Some(TransactionEnd::RolledBack);

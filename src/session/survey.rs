@@ -202,8 +202,9 @@ impl Session {
         match frame.tag {
             frontend::QUERY => {
                 let text = body.strip_suffix(b"\0").ok_or_else(|| malformed("Query"))?;
-                let classified = self.services.classifier.classify(text);
-                self.account(&classified, plan);
+                let classifier = &self.services.classifier;
+                let classified = classifier.classify_in(self.names.scope(), text);
+                self.account(&classified, classified.decision.class, plan);
                 Ok(What::Query(classified.decision))
             }
             frontend::PARSE => self.survey_parse(body, plan),
@@ -255,8 +256,8 @@ impl Session {
         let parts = parse_parts(body).ok_or_else(|| malformed("Parse"))?;
         let classifier = &self.services.classifier;
         if parts.name.is_empty() {
-            let classified = classifier.classify(parts.text);
-            self.account(&classified, plan);
+            let classified = classifier.classify_in(self.names.scope(), parts.text);
+            self.account(&classified, classified.decision.class, plan);
             let ours = self.shows_ours(&classified.decision).is_some();
             let unnamed = self
                 .statements
@@ -267,10 +268,12 @@ impl Session {
                 What::ParseUnnamed(unnamed)
             });
         }
-        let statement = self
-            .services
-            .prepared
-            .intern(classifier, parts.text, parts.definition);
+        let statement = self.services.prepared.intern(
+            classifier,
+            self.names.scope(),
+            parts.text,
+            parts.definition,
+        );
         self.account_statement(&statement, plan);
         Ok(match self.statements.register(parts.name, statement) {
             Registered::New(statement)
@@ -298,7 +301,8 @@ impl Session {
             let Some(statement) = self.statements.unnamed() else {
                 return unknown;
             };
-            self.account(&statement.classified, plan);
+            let class = statement.class(&self.services.classifier, self.names.scope());
+            self.account(&statement.classified, class, plan);
             let decision = &statement.classified.decision;
             return match self.shows_ours(decision) {
                 Some(setting) => show(setting.into()),
@@ -344,16 +348,17 @@ impl Session {
     }
 
     fn account_statement(&self, statement: &Statement, plan: &mut Plan) {
-        self.account(&statement.classified, plan);
+        let class = statement.class(&self.services.classifier, self.names.scope());
+        self.account(&statement.classified, class, plan);
         if statement.is_learned_write() {
             plan.class = Class::Write;
         }
     }
 
-    /// Adds what one text does to the plan.
-    fn account(&self, classified: &Classified, plan: &mut Plan) {
+    /// Adds what one text does to the plan; its class is known better than it was.
+    fn account(&self, classified: &Classified, class: Class, plan: &mut Plan) {
         let decision = &classified.decision;
-        plan.class = plan.class.max(decision.class);
+        plan.class = plan.class.max(class);
         plan.copies_in |= decision.copies_in;
         let level = match &classified.hints {
             Some(hints) => {

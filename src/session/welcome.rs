@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::preferences::{self, PREFIX};
 use super::route::{nearest_up, no_primary};
 use super::{Registration, Services};
+use crate::monitor::Names;
 use crate::net::Wire;
 use crate::pool::{CheckoutError, Group, Lent};
 use crate::protocol::error::{Fault, Severity, SqlState};
@@ -21,6 +22,7 @@ pub struct Welcome {
     pub(super) settings: Settings,
     pub(super) wishes: Settings,
     pub(super) reported: Reported,
+    pub(super) names: Names,
 }
 
 /// Prepares a client's session and puts the end of its log-in into the output: parameters, cancel
@@ -44,6 +46,8 @@ pub async fn welcome(
     if let Some(primary) = services.feed.topology().primary {
         group.pool(primary).warm();
     }
+    // A server has been logged in to it: the database exists.
+    let names = services.catalogues.of(database(startup)).await;
     let mut out = Vec::new();
     for (name, value) in reported.iter() {
         message::put_parameter_status(&mut out, name, value);
@@ -55,7 +59,14 @@ pub async fn welcome(
         settings,
         wishes,
         reported,
+        names,
     })
+}
+
+/// As PostgreSQL, the user's name where none is given.
+fn database(startup: &Startup) -> &str {
+    let given = |name| startup.parameter(name).filter(|value| !value.is_empty());
+    given("database").or(given("user")).unwrap_or_default()
 }
 
 /// The settings of a start-up message, ours apart.

@@ -38,12 +38,12 @@ impl DecisionCache {
         self.with_shard(key, |shard| shard.put(key, decision));
     }
 
-    pub fn remove(&self, key: u128) {
-        self.with_shard(key, |shard| {
-            if let Some(decision) = shard.entries.pop(&key) {
-                shard.bytes = shard.bytes.saturating_sub(cost(&decision));
-            }
-        });
+    pub fn clear(&self) {
+        for shard in self.shards.iter() {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.entries.clear();
+            shard.bytes = 0;
+        }
     }
 
     /// Bytes in use, by the same count as the bound.
@@ -153,12 +153,12 @@ mod tests {
     }
 
     #[test]
-    fn remembers_and_removes() {
+    fn remembers_and_forgets() {
         let cache = DecisionCache::new(1 << 20);
         cache.put(key(1), decision("a"));
         assert_eq!(cache.get(key(1)), Some(decision("a")));
         assert_eq!(cache.get(key(2)), None);
-        cache.remove(key(1));
+        cache.clear();
         assert_eq!(cache.get(key(1)), None);
         assert_eq!(cache.bytes(), 0);
     }

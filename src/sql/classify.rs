@@ -1,17 +1,24 @@
 //! What a text does: cuts it into statements, asks [`statement`] about each, and joins the
 //! answers. The strongest class wins, effects keep their order.
 
+use std::cell::Cell;
+
+use super::catalogue::Catalogue;
 use super::functions::{self, Verdict};
 use super::lexer::{Kind, Lexer, Token};
+use super::lists::Lists;
 use super::reader::{self, Reader};
 use super::statement;
 use super::{Class, Decision, Effect, PinReason, Reason};
 
 /// What the classifier is told besides the text.
-#[derive(Debug, Default)]
-pub(super) struct Rules {
-    /// Functions of the user that only read: `name`, or `schema.name`.
-    pub read_only_functions: hashbrown::HashSet<Box<str>>,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules<'a> {
+    pub lists: &'a Lists,
+    /// The names of the session's database, where they are known.
+    pub catalogue: Option<&'a Catalogue>,
+    /// Set when a name is met that the catalogue does not have.
+    pub missed: &'a Cell<bool>,
 }
 
 /// Texts longer than this are judged by their keywords alone, and never remembered.

@@ -3,6 +3,7 @@
 
 mod block;
 mod cache;
+pub mod catalogue;
 mod classifier;
 mod classify;
 mod expression;
@@ -10,16 +11,22 @@ mod fingerprint;
 pub mod functions;
 pub mod hints;
 mod lexer;
+mod lists;
+mod names;
 mod query;
 mod reader;
+mod scope;
 mod set_config;
 mod settings;
 mod statement;
 mod transaction;
 mod tree;
 
+pub use catalogue::Catalogue;
 pub use classifier::{Classified, Classifier, Learned};
 pub use hints::{Hints, Level};
+pub use lists::{Lists, Patterns};
+pub use scope::Scope;
 pub use settings::quote_setting_name;
 
 use std::sync::Arc;
@@ -53,6 +60,15 @@ pub enum Class {
     PrimaryRead,
     /// Writes, or may write.
     Write,
+}
+
+impl Class {
+    pub const ALL: [Class; 4] = [
+        Class::Anywhere,
+        Class::Read,
+        Class::PrimaryRead,
+        Class::Write,
+    ];
 }
 
 /// Why a text has its class; `Display` gives one line such as `function nextval() writes`.

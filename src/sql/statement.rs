@@ -148,7 +148,11 @@ fn explain(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
     }
     match inner.class {
         Class::PrimaryRead => Part::new(inner.class, inner.reason),
-        _ => Part::new(Class::Read, "EXPLAIN without ANALYZE only plans"),
+        // It takes the locks of what it plans, and a replica refuses some of it.
+        Class::Write => Part::write("EXPLAIN of what may write"),
+        Class::Read | Class::Anywhere => {
+            Part::new(Class::Read, "EXPLAIN without ANALYZE only plans")
+        }
     }
 }
 
@@ -198,7 +202,7 @@ fn copy(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
             break;
         }
     }
-    query::read_of_relation(&path)
+    query::read_of_relation(rules, &path)
 }
 
 fn prepare(mut reader: Reader) -> Part {

@@ -3,10 +3,12 @@
 mod admin;
 mod bad_input;
 mod cancel;
+mod catalogue;
 mod check;
 mod cli;
 mod consistency;
 mod demo;
+mod differential;
 mod front;
 mod fuzz;
 mod holes;
