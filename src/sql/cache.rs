@@ -143,6 +143,7 @@ mod tests {
             effects: Box::default(),
             copies_in: false,
             is_ddl: false,
+            is_unparsed: false,
             reason: Reason(reason.into()),
         })
     }

@@ -35,6 +35,16 @@ pub struct Learned {
     pub text: Box<str>,
 }
 
+/// One query that the parser does not know, and that therefore goes to the primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unparsed {
+    pub fingerprint: u128,
+    /// How often it was classified.
+    pub count: u64,
+    /// The beginning of the first text that was seen.
+    pub text: Box<str>,
+}
+
 pub struct Classifier {
     secret: Secret,
     lists: Lists,
@@ -42,6 +52,7 @@ pub struct Classifier {
     text_alone: Scope,
     decisions: DecisionCache,
     learned: Mutex<LruCache<u128, Box<str>>>,
+    unparsed: Mutex<LruCache<u128, (u64, Box<str>)>>,
 }
 
 impl Classifier {
@@ -63,6 +74,7 @@ impl Classifier {
             text_alone: Scope::new(),
             decisions: DecisionCache::new(cache_bytes),
             learned: Mutex::new(LruCache::new(MAX_LEARNED)),
+            unparsed: Mutex::new(LruCache::new(MAX_UNPARSED)),
         }
     }
 
@@ -88,6 +100,9 @@ impl Classifier {
             .decisions
             .get(key ^ edition.salt)
             .unwrap_or_else(|| self.decide(scope, &edition, key, text));
+        if decision.is_unparsed {
+            self.count_unparsed(key, text);
+        }
         Classified {
             decision,
             hints: if has_hint { boxed_hints(text) } else { None },
@@ -108,9 +123,7 @@ impl Classifier {
             return;
         }
         let Fingerprint { key, .. } = fingerprint(self.secret, text);
-        let shown = text.get(..MAX_SHOWN_BYTES).unwrap_or(text);
-        let shown = String::from_utf8_lossy(shown).into_owned().into();
-        self.learned().get_or_insert(key, || shown);
+        self.learned().get_or_insert(key, || beginning(text));
         self.decide(scope, &scope.current(), key, text);
     }
 
@@ -140,6 +153,25 @@ impl Classifier {
         drop(learned);
         self.decisions.clear();
         count
+    }
+
+    /// Queries that the parser did not know, the most recently seen first.
+    pub fn unparsed(&self) -> Vec<Unparsed> {
+        let unparsed = self.unparsed.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = unparsed
+            .iter()
+            .map(|(fingerprint, (count, text))| Unparsed {
+                fingerprint: *fingerprint,
+                count: *count,
+                text: text.clone(),
+            });
+        entries.collect()
+    }
+
+    fn count_unparsed(&self, key: u128, text: &[u8]) {
+        let mut unparsed = self.unparsed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, _) = unparsed.get_or_insert_mut(key, || (0, beginning(text)));
+        *count += 1;
     }
 
     /// Bytes that remembered decisions hold.
@@ -190,7 +222,13 @@ impl Classifier {
 }
 
 const MAX_LEARNED: std::num::NonZeroUsize = std::num::NonZeroUsize::new(1_000).unwrap();
+const MAX_UNPARSED: std::num::NonZeroUsize = std::num::NonZeroUsize::new(1_000).unwrap();
 const MAX_SHOWN_BYTES: usize = 400;
+
+fn beginning(text: &[u8]) -> Box<str> {
+    let shown = text.get(..MAX_SHOWN_BYTES).unwrap_or(text);
+    String::from_utf8_lossy(shown).into_owned().into()
+}
 
 fn boxed_hints(text: &[u8]) -> Option<Box<Hints>> {
     hints(text).map(Box::new)

@@ -31,6 +31,7 @@ pub(super) struct Part {
     pub effects: Vec<Effect>,
     pub copies_in: bool,
     pub is_ddl: bool,
+    pub is_unparsed: bool,
     pub reason: String,
 }
 
@@ -41,6 +42,7 @@ impl Part {
             effects: Vec::new(),
             copies_in: false,
             is_ddl: false,
+            is_unparsed: false,
             reason: reason.into(),
         }
     }
@@ -134,6 +136,7 @@ fn join(parts: Vec<Part>) -> Decision {
         effects: Box::default(),
         copies_in: false,
         is_ddl: false,
+        is_unparsed: false,
         reason: Reason("an empty query".into()),
     };
     let mut effects = Vec::new();
@@ -144,10 +147,24 @@ fn join(parts: Vec<Part>) -> Decision {
         }
         decision.copies_in |= part.copies_in;
         decision.is_ddl |= part.is_ddl;
+        decision.is_unparsed |= part.is_unparsed;
         effects.extend(part.effects);
     }
     decision.effects = effects.into();
     decision
+}
+
+/// The texts of the statements of a script; the whole where they cannot be told apart.
+pub(super) fn statements(text: &[u8]) -> Vec<&[u8]> {
+    let tokens: Vec<Token> = Lexer::new(text).collect();
+    let Some(statements) = split(text, &tokens) else {
+        return vec![text];
+    };
+    let source = |tokens: &[Token]| {
+        let (first, last) = (tokens.first()?, tokens.last()?);
+        text.get(first.start..last.end)
+    };
+    statements.into_iter().filter_map(source).collect()
 }
 
 /// The statements between the semicolons; `None` if an inner block does not end. Semicolons in

@@ -12,6 +12,7 @@ pub mod functions;
 pub mod hints;
 mod lexer;
 mod lists;
+mod mentions;
 mod names;
 mod query;
 mod reader;
@@ -23,13 +24,19 @@ mod transaction;
 mod tree;
 
 pub use catalogue::Catalogue;
-pub use classifier::{Classified, Classifier, Learned};
+pub use classifier::{Classified, Classifier, Learned, Unparsed};
 pub use hints::{Hints, Level};
 pub use lists::{Lists, Patterns};
+pub use mentions::{Mentions, mentions};
 pub use scope::Scope;
 pub use settings::quote_setting_name;
 
 use std::sync::Arc;
+
+/// The texts of the statements of a script; the whole where they cannot be told apart.
+pub fn statements(text: &[u8]) -> Vec<&[u8]> {
+    classify::statements(text)
+}
 
 /// What one frontend message's SQL text does: a Query's (one or more statements) or a Parse's (one).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +51,8 @@ pub struct Decision {
     pub copies_in: bool,
     /// It changes the catalogue (CREATE, ALTER, DROP, ...).
     pub is_ddl: bool,
+    /// It has a query that the parser does not know, which is a write for no other reason.
+    pub is_unparsed: bool,
     /// Why, in one line, for an operator.
     pub reason: Reason,
 }

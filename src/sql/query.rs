@@ -24,7 +24,10 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[lexer::Token]) -> P
         return Part::write(reason);
     }
     let Some(query) = parse(&canonical(text, tokens)) else {
-        return Part::write("the parser does not know its syntax");
+        return Part {
+            is_unparsed: true,
+            ..Part::write("the parser does not know its syntax")
+        };
     };
     let mut walk = Walk::new(*rules);
     let everything = names::everything(rules.catalogue);

@@ -858,6 +858,21 @@ fn what_a_replica_refused_stays_a_write_until_forgotten() {
 }
 
 #[test]
+fn queries_that_are_not_parsed_are_counted_by_their_shape() {
+    let classifier = classifier();
+    for value in 1..=3 {
+        let text = format!("SELECT * FROM ROWS FROM (lower('{value}'), upper('b')) AS r");
+        assert!(classifier.classify(text.as_bytes()).decision.is_unparsed);
+    }
+    assert!(!classifier.classify(b"SELECT 1").decision.is_unparsed);
+    // A write for another reason.
+    classifier.classify(b"SELECT * FROM ROWS FROM (lower('a'), upper('b')) AS r FOR UPDATE");
+    let [only] = classifier.unparsed().try_into().unwrap();
+    assert_eq!(only.count, 3);
+    assert!(only.text.contains("lower('1')"), "{}", only.text);
+}
+
+#[test]
 fn what_was_learned_outlives_the_cache() {
     let classifier = Classifier::new(16 * 1024, &[]);
     classifier.remember_as_write(b"SELECT * FROM v");

@@ -91,6 +91,9 @@ async fn no_statement_of_the_regression_suite_is_a_read_that_writes() {
     for test in tests {
         let script = std::fs::read(suite.join("sql").join(format!("{test}.sql"))).unwrap();
         psql(&relay, test, &script, &environment, build).await;
+        let tally = relay.tally();
+        let (looked, failed) = (tally.statements, tally.failures.len());
+        println!("{test}: {looked} statements so far, {failed} reads that are none");
     }
     let tally = relay.tally();
     println!("{tally}");

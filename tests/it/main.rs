@@ -2,6 +2,7 @@
 
 mod admin;
 mod bad_input;
+mod builtins;
 mod cancel;
 mod catalogue;
 mod check;

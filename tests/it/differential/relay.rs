@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use causeway::config::{MonitorConfig, NodeConfig, ServerTls, TlsMode};
-use causeway::lab::{APP_DATABASE, Lab, MONITOR_USER, PASSWORD};
+use causeway::lab::{APP_DATABASE, Lab, MONITOR_USER, PASSWORD, SUPERUSER};
 use causeway::monitor::catalogue::load;
 use causeway::monitor::control_pool;
 use causeway::protocol::frame::{backend, frontend};
@@ -15,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::{Client, NoTls};
 
 use super::tally::{Answer, Deed, Tally};
+use crate::front::PATIENCE;
 use crate::raw::{Message, frame, query};
 
 pub struct Relay {
@@ -25,12 +27,19 @@ pub struct Relay {
     script: Mutex<String>,
     /// Something may have been written since the replica was last waited for.
     written: AtomicBool,
+    primary: Client,
+    replica: Client,
 }
 
 impl Relay {
     pub async fn start(lab: Lab) -> Arc<Relay> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let primary = lab.node("us-east").connect(SUPERUSER, "postgres");
+        let replica = lab.node("eu-west").connect(SUPERUSER, "postgres");
+        let (primary, replica) = (primary.await.unwrap(), replica.await.unwrap());
         let relay = Arc::new(Relay {
+            primary,
+            replica,
             lab,
             port: listener.local_addr().unwrap().port(),
             classifier: Classifier::new(64 << 20, &[]),
@@ -79,8 +88,25 @@ impl Relay {
     }
 
     async fn catch_up(&self) {
-        if self.written.swap(false, Ordering::Relaxed) {
-            self.lab.wait_caught_up("eu-west").await.unwrap();
+        if !self.written.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        // Flushed, so that the replica gets it: scripts commit asynchronously too.
+        let position = "SELECT pg_current_wal_flush_lsn()::text";
+        let row = self.primary.query_one(position, &[]).await.unwrap();
+        let reached = format!(
+            "SELECT pg_last_wal_replay_lsn() >= '{}'",
+            row.get::<_, &str>(0)
+        );
+        let deadline = Instant::now() + PATIENCE;
+        while !self
+            .replica
+            .query_one(&reached, &[])
+            .await
+            .unwrap()
+            .get::<_, bool>(0)
+        {
+            assert!(Instant::now() < deadline, "the replica does not catch up");
         }
     }
 }
