@@ -6,7 +6,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Install what is missing to build, to test and for the demo
@@ -57,3 +57,9 @@ regress: setup ## PostgreSQL's own regression suite, directly and through the pr
 	$(CARGO) build
 	tests/regress/setup.sh $(SUITE)
 	tests/regress/run.py $(ARGS)
+
+.PHONY: differential
+differential: setup ## The classifier against real servers, over PostgreSQL's own regression suite
+	@.ci/setup regress
+	tests/regress/setup.sh $(SUITE)
+	$(CARGO) test --test it -- --ignored --nocapture differential::

@@ -3,23 +3,37 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use causeway::sql::Classifier;
+use causeway::sql::catalogue::{Catalogue, Kind, Nature, Object, ObjectId, Rows};
+use causeway::sql::{Classifier, Lists, Scope};
 
 const SHORT: &str = "SELECT id, name, email FROM users WHERE tenant = 42 AND email = 'a@example.org' ORDER BY id LIMIT 10";
 
+/// The memory of the cache, in bytes.
+const CACHE: usize = 16 << 20;
+
+/// What it may cost at the most.
+const HIT: Duration = Duration::from_nanos(300);
+const MISS: Duration = Duration::from_micros(50);
+
 fn main() {
-    let classifier = Classifier::new(16 << 20, &[]);
+    let classifier = Classifier::new(CACHE, &[]);
+    let scope = Scope::with(catalogue());
     let hit = best(2_000, 500, |_| {
-        black_box(classifier.classify(black_box(SHORT.as_bytes())));
+        black_box(classifier.classify_in(&scope, black_box(SHORT.as_bytes())));
     });
-    println!("hit, {} bytes: {} ns", SHORT.len(), hit.as_nanos());
+    let (bytes, nanoseconds) = (SHORT.len(), hit.as_nanos());
+    println!("hit, {bytes} bytes: {nanoseconds} ns {}", against(hit, HIT));
 
     let texts: Vec<String> = (0..2_000).map(long).collect();
     let miss = best(400, 5, |index| {
-        black_box(classifier.classify(texts[index].as_bytes()));
+        black_box(classifier.classify_in(&scope, texts[index].as_bytes()));
     });
-    let bytes = texts[0].len();
-    println!("miss, {bytes} bytes: {:.1} µs", miss.as_secs_f64() * 1e6);
+    let (bytes, microseconds) = (texts[0].len(), miss.as_secs_f64() * 1e6);
+    println!(
+        "miss, {bytes} bytes: {microseconds:.1} µs {}",
+        against(miss, MISS)
+    );
+    endless(&classifier, &scope);
 
     let insert = format!(
         "INSERT INTO t VALUES {} (0, '')",
@@ -33,6 +47,44 @@ fn main() {
         insert.len(),
         scan.as_secs_f64() * 1e3
     );
+}
+
+fn against(cost: Duration, bound: Duration) -> String {
+    match cost <= bound {
+        true => format!("(at most {bound:?}: met)"),
+        false => format!("(at most {bound:?}: MISSED)"),
+    }
+}
+
+/// A client that never sends the same statement twice: what it costs in memory.
+fn endless(classifier: &Classifier, scope: &Scope) {
+    let mut most = 0;
+    for index in 0..200_000 {
+        let text = format!("SELECT column_{index} FROM users");
+        black_box(classifier.classify_in(scope, text.as_bytes()));
+        most = most.max(classifier.cache_bytes());
+    }
+    println!("200,000 different statements: at most {most} of {CACHE} bytes held");
+}
+
+/// As many names as a middling database has.
+fn catalogue() -> Catalogue {
+    let object = |oid: u32, name: String, kind: Kind| {
+        Object::new(ObjectId { kind, oid }, ["public", &name, ""], Nature::Plain)
+    };
+    let known = ["users", "orders", "items"].map(str::to_owned);
+    let relations = known
+        .into_iter()
+        .chain((0..10_000).map(|n| format!("t{n}")));
+    let relations = (0..)
+        .zip(relations)
+        .map(|(oid, name)| object(oid, name, Kind::Relation));
+    let functions = (0..2_000).map(|oid| object(oid, format!("function_{oid}"), Kind::Function));
+    let rows = Rows {
+        objects: relations.chain(functions).collect(),
+        edges: Vec::new(),
+    };
+    Catalogue::new(&rows, &Lists::default())
 }
 
 /// The time of one run, in the best round: rounds are short, so that one is not interrupted. Each

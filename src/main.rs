@@ -1,16 +1,17 @@
 //! The `causeway` program: arguments, settings, runtime, run, exit code.
 
+use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Context;
-use causeway::app::{Causeway, check, explain, logging};
+use causeway::app::{Causeway, check, explain, lists, logging};
 use causeway::config::flags::{Cli, Command, DemoFlags, ExplainFlags, ServeFlags};
 use causeway::config::{self, Config};
 use causeway::lab::demo::{self, DemoOptions};
-use causeway::sql::Classifier;
+use causeway::sql::{Classifier, Scope};
 use clap::Parser;
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -59,13 +60,27 @@ fn check(flags: &ServeFlags) -> anyhow::Result<ExitCode> {
 }
 
 fn explain(flags: &ExplainFlags) -> anyhow::Result<ExitCode> {
-    let routing = match &flags.config {
-        Some(_) => config::load(&flags.to_serve_flags())?.routing,
-        None => Config::default().routing,
+    let config = match &flags.config {
+        Some(_) => config::load(&flags.to_serve_flags())?,
+        None => Config::default(),
     };
-    let classifier = Classifier::new(routing.statement_cache_size, &routing.read_only_functions);
-    let classified = classifier.classify(flags.sql.as_bytes());
-    write!(io::stdout(), "{}", explain::explain(&classified))?;
+    let scope = match &flags.database {
+        Some(database) => runtime(1)?.block_on(explain::scope(&config, database))?,
+        None => Scope::new(),
+    };
+    let text = match (&flags.file, &flags.sql) {
+        (Some(file), _) => {
+            fs::read(file).with_context(|| format!("cannot read {}", file.display()))?
+        }
+        (None, sql) => sql.clone().unwrap_or_default().into_bytes(),
+    };
+    let routing = &config.routing;
+    let classifier = Classifier::with_lists(routing.statement_cache_size, lists(routing));
+    let told = match flags.file {
+        Some(_) => explain::explain_each(&classifier, &scope, &text),
+        None => explain::explain_text(&classifier, &scope, &text),
+    };
+    write!(io::stdout(), "{told}")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::inspect::{Health, NodeRow, NodeStatus, PoolRow, Servers, View};
-use crate::sql::Learned;
+use crate::sql::{Learned, Unparsed};
 
 pub(super) fn status(view: &View, now: Instant) -> Value {
     let totals = view.totals(now);
     let pools: Vec<Value> = view.pools().iter().map(pool).collect();
     let learned: Vec<Value> = view.learned_writes().iter().map(learned).collect();
+    let unparsed: Vec<Value> = view.unparsed().iter().map(unparsed).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "status": health_word(view.health()),
@@ -22,6 +23,7 @@ pub(super) fn status(view: &View, now: Instant) -> Value {
         "nodes": nodes(view, now),
         "pools": pools,
         "learned_writes": learned,
+        "unparsed": unparsed,
     })
 }
 
@@ -119,5 +121,13 @@ pub(super) fn learned(learned: &Learned) -> Value {
         // A string: numbers of this size lose digits in most readers of JSON.
         "fingerprint": format!("{:032x}", learned.fingerprint),
         "text": &*learned.text,
+    })
+}
+
+pub(super) fn unparsed(unparsed: &Unparsed) -> Value {
+    json!({
+        "fingerprint": format!("{:032x}", unparsed.fingerprint),
+        "count": unparsed.count,
+        "text": &*unparsed.text,
     })
 }

@@ -1,9 +1,66 @@
-//! `causeway explain`: how a statement would be routed, and why. From its text alone; a running
-//! proxy also knows the functions and relations of the database.
+//! `causeway explain`: how a statement would be routed, and why. From its text, and with a database
+//! from the catalogue that a running proxy would have.
 
 use std::fmt::Write;
+use std::time::Duration;
 
-use crate::sql::{Class, Classified, Effect, Hints, Isolation, PinReason};
+use super::lists;
+use crate::config::{Config, MonitorConfig};
+use crate::monitor::catalogue::load;
+use crate::monitor::control_pool;
+use crate::sql::{
+    self, Catalogue, Class, Classified, Classifier, Effect, Hints, Isolation, PinReason, Scope,
+};
+
+/// A node has so long to tell its catalogue.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The names of `database`, from the first node that tells them; else why none does.
+pub async fn scope(config: &Config, database: &str) -> anyhow::Result<Scope> {
+    let settings = MonitorConfig {
+        database: database.to_owned(),
+        ..config.monitor.clone()
+    };
+    let mut reasons = String::new();
+    for node in &config.nodes {
+        let loaded = load(&control_pool(node, &settings)?, LOAD_TIMEOUT).await;
+        match loaded {
+            Ok(loaded) => {
+                let catalogue = Catalogue::new(&loaded.rows, &lists(&config.routing));
+                return Ok(Scope::with(catalogue));
+            }
+            // Writing to a String does not fail.
+            Err(error) => drop(write!(reasons, "\n{}: {error}", node.name)),
+        }
+    }
+    anyhow::bail!("no node tells the catalogue of {database}{reasons}")
+}
+
+/// Each statement of a script by itself.
+pub fn explain_each(classifier: &Classifier, scope: &Scope, script: &[u8]) -> String {
+    let told = sql::statements(script).into_iter().map(|statement| {
+        let shown = String::from_utf8_lossy(statement);
+        format!("{shown}\n\n{}", explain_text(classifier, scope, statement))
+    });
+    told.collect::<Vec<_>>().join("\n")
+}
+
+/// What one text does as a whole, and what it names.
+pub fn explain_text(classifier: &Classifier, scope: &Scope, text: &[u8]) -> String {
+    let mut told = explain(&classifier.classify_in(scope, text));
+    let names = sql::mentions(text);
+    for (title, names) in [
+        ("relations", names.relations),
+        ("functions", names.functions),
+    ] {
+        if !names.is_empty() {
+            let names: Vec<String> = names.into_iter().collect();
+            // Writing to a String does not fail.
+            let _ = writeln!(told, "{title:<12}{}", names.join(", "));
+        }
+    }
+    told
+}
 
 /// What was found out about a text, in words, one line for each part of it.
 pub fn explain(classified: &Classified) -> String {
@@ -173,6 +230,22 @@ mod tests {
             assert!(told[2].starts_with("because     "), "{sql}: {told:?}");
             assert!(told[2].len() > 12, "{sql}: {told:?}");
         }
+    }
+
+    #[test]
+    fn a_script_is_told_statement_by_statement() {
+        let classifier = Classifier::new(1 << 20, &[]);
+        let script = b"SELECT lower(a) FROM t;\n-- writes\nINSERT INTO u VALUES (1);";
+        let told = explain_each(&classifier, &Scope::new(), script);
+        let parts: Vec<&str> = told.split("\n\n").collect();
+        assert_eq!(parts[0], "SELECT lower(a) FROM t");
+        assert!(parts[1].starts_with("class       read\n"), "{told}");
+        assert!(
+            parts[1].ends_with("relations   t\nfunctions   lower"),
+            "{told}"
+        );
+        assert_eq!(parts[2], "INSERT INTO u VALUES (1)");
+        assert!(parts[3].starts_with("class       write\n"), "{told}");
     }
 
     #[test]

@@ -7,4 +7,4 @@ mod recorder;
 mod serve;
 mod users;
 
-pub use serve::{Causeway, Running, StartError};
+pub use serve::{Causeway, Running, StartError, lists};

@@ -16,9 +16,9 @@ use super::recorder;
 use super::users::{InvalidUser, User, users};
 use crate::admin::Admin;
 use crate::client::{Arrival, ClientTls, LogIn, Strangers, authenticate, greet};
-use crate::config::{self, Config, Consistency, ProfileConfig};
+use crate::config::{self, Config, Consistency, ProfileConfig, RoutingConfig};
 use crate::inspect::View;
-use crate::monitor::{Monitor, MonitorError};
+use crate::monitor::{Catalogues, Monitor, MonitorError};
 use crate::net::tls::{TlsError, client_config, server_config};
 use crate::net::{Wire, socket};
 use crate::pool::Pools;
@@ -32,7 +32,7 @@ use crate::session::profiles::{Force, Glob, Profile, Profiles, TableGlob, Wants}
 use crate::session::{
     End, Options, Services, Session, SessionMetrics, log_in_failed, relay_replication, welcome,
 };
-use crate::sql::Classifier;
+use crate::sql::{Classifier, Lists, Patterns};
 
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
@@ -116,10 +116,10 @@ impl Causeway {
         feed.first_look(FIRST_LOOK).await;
         let counts = config.nodes.iter().map(|node| node.max_connections);
         let pools = Arc::new(Pools::new(dialers.iter().cloned().zip(counts).collect()));
-        let classifier = Classifier::new(
-            config.routing.statement_cache_size,
-            &config.routing.read_only_functions,
-        );
+        let lists = lists(&config.routing);
+        let catalogues =
+            Catalogues::new(feed.clone(), &config.nodes, &config.monitor, lists.clone());
+        let classifier = Classifier::with_lists(config.routing.statement_cache_size, lists);
         let names: Vec<_> = feed
             .topology()
             .nodes
@@ -127,7 +127,7 @@ impl Causeway {
             .map(|node| node.name.clone())
             .collect();
         let metrics = SessionMetrics::new(names.iter());
-        let services = Services::new(classifier, feed, options(&config), metrics);
+        let services = Services::new(classifier, feed, catalogues, options(&config), metrics);
         let services = Arc::new(services);
         let admin = admin.map(|((listener, address), recorded)| {
             let view = View::new(started, Arc::clone(&pools), Arc::clone(&services));
@@ -227,6 +227,16 @@ fn dialers(config: &Config) -> Result<Vec<Arc<Dialer>>, TlsError> {
         }))
     };
     config.nodes.iter().enumerate().map(dialer).collect()
+}
+
+/// What the operator says about functions and relations.
+pub fn lists(routing: &RoutingConfig) -> Lists {
+    Lists {
+        read_only_functions: Patterns::new(&routing.read_only_functions),
+        write_functions: Patterns::new(&routing.write_functions),
+        primary_tables: Patterns::new(&routing.primary_tables),
+        replica_tables: Patterns::new(&routing.replica_tables),
+    }
 }
 
 fn level(consistency: Consistency, max_staleness: Option<Duration>) -> Level {

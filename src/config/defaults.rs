@@ -103,6 +103,7 @@ impl Default for MonitorConfig {
             probe_interval: Duration::from_millis(100),
             probe_timeout: Duration::from_secs(5),
             wait_interval: Duration::from_millis(2),
+            catalogue_interval: Duration::from_secs(30),
         }
     }
 }
@@ -144,6 +145,9 @@ impl Default for RoutingConfig {
             failover_wait: Duration::from_secs(10),
             statement_cache_size: 16 * MIB,
             read_only_functions: Vec::new(),
+            write_functions: Vec::new(),
+            primary_tables: Vec::new(),
+            replica_tables: Vec::new(),
         }
     }
 }

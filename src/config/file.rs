@@ -153,6 +153,11 @@ fn read_monitor(mut section: Section<'_, '_>, monitor: &mut MonitorConfig) {
     section.set("probe_interval", &mut monitor.probe_interval, duration);
     section.set("probe_timeout", &mut monitor.probe_timeout, duration);
     section.set("wait_interval", &mut monitor.wait_interval, duration);
+    section.set(
+        "catalogue_interval",
+        &mut monitor.catalogue_interval,
+        duration,
+    );
     section.finish();
 }
 
@@ -216,6 +221,9 @@ fn read_routing(mut section: Section<'_, '_>, routing: &mut RoutingConfig) {
         &mut routing.read_only_functions,
         texts,
     );
+    section.set("write_functions", &mut routing.write_functions, texts);
+    section.set("primary_tables", &mut routing.primary_tables, texts);
+    section.set("replica_tables", &mut routing.replica_tables, texts);
     section.finish();
 }
 

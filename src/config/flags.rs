@@ -95,9 +95,15 @@ pub struct ServeFlags {
 #[derive(Args, Clone, Debug)]
 pub struct ExplainFlags {
     /// One or more SQL statements
-    #[arg(value_name = "SQL")]
-    pub sql: String,
-    /// Settings file, for its read_only_functions
+    #[arg(value_name = "SQL", required_unless_present = "file")]
+    pub sql: Option<String>,
+    /// A file of statements, each of which is explained
+    #[arg(long, value_name = "FILE", conflicts_with = "sql")]
+    pub file: Option<PathBuf>,
+    /// Judge with the catalogue of this database, read from the first node that answers
+    #[arg(long, value_name = "NAME", requires = "config")]
+    pub database: Option<String>,
+    /// Settings file, for its lists and its nodes
     #[arg(long, value_name = "FILE", env = "CAUSEWAY_CONFIG")]
     pub config: Option<PathBuf>,
 }

@@ -128,6 +128,8 @@ pub struct MonitorConfig {
     pub probe_timeout: Duration,
     /// Between two probes of a replica while somebody waits for it. Default 2 ms.
     pub wait_interval: Duration,
+    /// Between two readings of a database's catalogue; zero reads none. Default 30 s.
+    pub catalogue_interval: Duration,
 }
 
 impl fmt::Debug for MonitorConfig {
@@ -139,6 +141,7 @@ impl fmt::Debug for MonitorConfig {
             probe_interval,
             probe_timeout,
             wait_interval,
+            catalogue_interval,
         } = self;
         f.debug_struct("MonitorConfig")
             .field("user", user)
@@ -147,6 +150,7 @@ impl fmt::Debug for MonitorConfig {
             .field("probe_interval", probe_interval)
             .field("probe_timeout", probe_timeout)
             .field("wait_interval", wait_interval)
+            .field("catalogue_interval", catalogue_interval)
             .finish()
     }
 }
@@ -217,6 +221,12 @@ pub struct RoutingConfig {
     pub statement_cache_size: usize,
     /// User functions that are volatile by declaration but may run on a replica.
     pub read_only_functions: Vec<String>,
+    /// Functions that write whatever their declaration says.
+    pub write_functions: Vec<String>,
+    /// Relations that are read on the primary only.
+    pub primary_tables: Vec<String>,
+    /// Relations that may be read on a replica whatever they are made of.
+    pub replica_tables: Vec<String>,
 }
 
 /// What reads get that are of some database, user, application or table. A list that is empty fits

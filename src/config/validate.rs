@@ -311,14 +311,26 @@ impl Rules<'_> {
             MAX_SERVERS,
             "routing.max_displaced",
         );
-        for function in &routing.read_only_functions {
-            let is_name = function.split('.').count() <= 2
-                && function
-                    .split('.')
-                    .all(|part| !part.is_empty() && !part.contains(['(', ')', ' ', ',']));
-            self.refuse_if(!is_name, "routing.read_only_functions", || {
-                format!("`{function}` is not a function's name: write `name` or `schema.name`")
-            });
+        let lists = [
+            ("routing.read_only_functions", &routing.read_only_functions),
+            ("routing.write_functions", &routing.write_functions),
+            ("routing.primary_tables", &routing.primary_tables),
+            ("routing.replica_tables", &routing.replica_tables),
+        ];
+        for (setting, names) in lists {
+            let thing = match setting.ends_with("functions") {
+                true => "function",
+                false => "relation",
+            };
+            for name in names {
+                let is_name = name.split('.').count() <= 2
+                    && name
+                        .split('.')
+                        .all(|part| !part.is_empty() && !part.contains(['(', ')', ' ', ',']));
+                self.refuse_if(!is_name, setting, || {
+                    format!("`{name}` is not a {thing}'s name: write `name` or `schema.name`")
+                });
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::pool::Pools;
 use crate::session::Services;
-use crate::sql::Learned;
+use crate::sql::{Learned, Unparsed};
 
 pub use nodes::{Health, NodeRow, NodeStatus};
 pub use pools::{PoolRow, Servers};
@@ -64,6 +64,12 @@ impl View {
     /// What was found to be a write because a replica refused it, the most recently used first.
     pub fn learned_writes(&self) -> Vec<Learned> {
         self.services.classifier.learned_writes()
+    }
+
+    /// Queries that were taken for writes because the parser does not know them, the most recently
+    /// seen first.
+    pub fn unparsed(&self) -> Vec<Unparsed> {
+        self.services.classifier.unparsed()
     }
 
     pub fn totals(&self, now: Instant) -> Totals {

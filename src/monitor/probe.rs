@@ -67,7 +67,7 @@ impl ProbeError {
 }
 
 /// The error with what caused it. What a pool adds to its server's error says nothing.
-fn with_causes(error: &(dyn Error + 'static)) -> String {
+pub(super) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let error = match error.downcast_ref::<PoolError>() {
         Some(PoolError::Backend(backend)) => backend,
         _ => error,

@@ -16,6 +16,11 @@ use crate::sql::{Decision, Effect, PinReason};
 impl Session {
     /// Applies what a text has changed.
     pub(super) fn apply(&mut self, upstream: &mut Upstream, decision: &Decision) {
+        // What is temporary is nobody else's, and no part of a catalogue.
+        let temporary = Effect::Pin(PinReason::TemporaryTable);
+        if decision.is_ddl && !decision.effects.contains(&temporary) {
+            self.names.ddl_ran();
+        }
         for effect in &decision.effects {
             let committed = !ends_transaction(effect)
                 || upstream.ends.pop_front() != Some(TransactionEnd::RolledBack);

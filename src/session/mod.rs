@@ -37,7 +37,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::monitor::Feed;
+use crate::monitor::{Catalogues, Feed, Names};
 use crate::net::{Buffer, Wire};
 use crate::pool::Group;
 use crate::protocol::error::{Fault, SqlState};
@@ -73,6 +73,7 @@ pub struct Services {
     patience: Patience,
     /// For reads that go to the primary because replicas lag.
     displaced: Arc<Semaphore>,
+    pub catalogues: Catalogues,
     pub options: Options,
     pub metrics: SessionMetrics,
 }
@@ -81,6 +82,7 @@ impl Services {
     pub fn new(
         classifier: Classifier,
         feed: Feed,
+        catalogues: Catalogues,
         options: Options,
         metrics: SessionMetrics,
     ) -> Services {
@@ -96,6 +98,7 @@ impl Services {
             keys,
             patience,
             displaced,
+            catalogues,
             options,
             metrics,
         }
@@ -167,6 +170,8 @@ pub struct Session {
     /// None if there are no profiles.
     profiles: Option<Box<Applied>>,
     statements: ClientStatements,
+    /// What names mean in its database.
+    names: Names,
     /// What the client has been told of its parameters.
     reported: Reported,
     last_route: Option<LastRoute>,
@@ -216,6 +221,7 @@ impl Session {
             reported,
             floor,
             profiles,
+            names,
         } = welcome;
         let mut session = Session {
             client,
@@ -233,6 +239,7 @@ impl Session {
             settings: Tracked::new(settings),
             wishes: Tracked::new(wishes),
             statements: ClientStatements::default(),
+            names,
             reported,
             last_route: None,
             inflow: Inflow::Frames,

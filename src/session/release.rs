@@ -222,7 +222,8 @@ impl Session {
 
     /// What EXECUTE runs is the session's own: others may have another statement of that name.
     fn learn_write(&mut self, text: &[u8]) {
-        let decision = self.services.classifier.classify(text).decision;
+        let classifier = &self.services.classifier;
+        let decision = classifier.classify_in(self.names.scope(), text).decision;
         let mut executes = false;
         for effect in &decision.effects {
             if let Effect::Execute(name) = effect {
@@ -231,7 +232,8 @@ impl Session {
             }
         }
         if !executes {
-            self.services.classifier.remember_as_write(text);
+            let classifier = &self.services.classifier;
+            classifier.remember_as_write_in(self.names.scope(), text);
         }
     }
 

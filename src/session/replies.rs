@@ -444,6 +444,7 @@ impl Session {
             }
         }
         if status == TransactionStatus::Idle {
+            self.names.transaction_ended();
             self.follow_wishes();
         }
         upstream.receiving += 1;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use hashbrown::HashMap;
@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use crate::protocol::frame::cstring;
 use crate::protocol::owed::StatementId;
 use crate::server::{UnnamedTag, statement_name};
-use crate::sql::{Class, Classified, Classifier, Relation, SqlPrepare};
+use crate::sql::{Class, Classified, Classifier, Relation, Scope, SqlPrepare};
 
 /// A prepared statement as all sessions share it.
 #[derive(Debug)]
@@ -22,11 +22,31 @@ pub struct Statement {
     pub name: Box<str>,
     /// Text, terminator, parameter types: a Parse body behind the name.
     pub definition: Box<[u8]>,
+    /// As of its first Parse. Its class is [`Statement::class`].
     pub classified: Classified,
+    /// Its class, as the number of a [`Class`], and in the other bits the edition of the names that
+    /// it was found with.
+    judged: AtomicU64,
     learned_write: AtomicBool,
 }
 
+/// The bits of `judged` that hold the class.
+const CLASS: u64 = 0b11;
+
 impl Statement {
+    /// What it is in a database with these names, as they are now.
+    pub fn class(&self, classifier: &Classifier, scope: &Scope) -> Class {
+        let judged = self.judged.load(Ordering::Relaxed);
+        let [.., strongest] = Class::ALL;
+        if judged & !CLASS == scope.edition() {
+            let found = Class::ALL.get((judged & CLASS) as usize);
+            return found.copied().unwrap_or(strongest);
+        }
+        let classified = classifier.classify_in(scope, self.text());
+        self.judged.store(judgement(&classified), Ordering::Relaxed);
+        classified.decision.class
+    }
+
     /// A replica has refused it once: it goes to the primary from now on.
     pub fn is_learned_write(&self) -> bool {
         self.learned_write.load(Ordering::Relaxed)
@@ -40,6 +60,10 @@ impl Statement {
     pub fn text(&self) -> &[u8] {
         cstring(&self.definition).map_or(&self.definition, |(text, _)| text)
     }
+}
+
+fn judgement(classified: &Classified) -> u64 {
+    classified.edition & !CLASS | classified.decision.class as u64
 }
 
 /// Every prepared statement that some session has.
@@ -69,6 +93,7 @@ impl Prepared {
     pub fn intern(
         &self,
         classifier: &Classifier,
+        scope: &Scope,
         text: &[u8],
         definition: &[u8],
     ) -> Arc<Statement> {
@@ -81,11 +106,13 @@ impl Prepared {
             return statement;
         }
         let id = self.next_id();
+        let classified = classifier.classify_in(scope, text);
         let statement = Arc::new(Statement {
             id,
             name: statement_name(id).into(),
             definition: definition.into(),
-            classified: classifier.classify(text),
+            judged: AtomicU64::new(judgement(&classified)),
+            classified,
             learned_write: AtomicBool::new(false),
         });
         alike.push(Arc::downgrade(&statement));
@@ -143,6 +170,17 @@ pub struct Unnamed {
     pub definition: Vec<u8>,
     pub classified: Classified,
     pub tag: UnnamedTag,
+}
+
+impl Unnamed {
+    /// What it is in a database with these names, as they are now.
+    pub fn class(&self, classifier: &Classifier, scope: &Scope) -> Class {
+        if self.classified.edition == scope.edition() {
+            return self.classified.decision.class;
+        }
+        let text = cstring(&self.definition).map_or(&*self.definition, |(text, _)| text);
+        classifier.classify_in(scope, text).decision.class
+    }
 }
 
 /// What SQL PREPARE has made.
@@ -346,7 +384,7 @@ mod tests {
     fn intern(prepared: &Prepared, text: &str) -> Arc<Statement> {
         let classifier = Classifier::new(1 << 16, &[]);
         let definition = [text.as_bytes(), b"\0\0\0"].concat();
-        prepared.intern(&classifier, text.as_bytes(), &definition)
+        prepared.intern(&classifier, &Scope::new(), text.as_bytes(), &definition)
     }
 
     #[test]

@@ -237,8 +237,9 @@ impl Session {
         match frame.tag {
             frontend::QUERY => {
                 let text = body.strip_suffix(b"\0").ok_or_else(|| malformed("Query"))?;
-                let classified = self.services.classifier.classify(text);
-                self.account(&classified, plan);
+                let classifier = &self.services.classifier;
+                let classified = classifier.classify_in(self.names.scope(), text);
+                self.account(&classified, classified.decision.class, plan);
                 // Should it fail, the session is pinned: that can be done on the primary only.
                 if is_torn(&classified.decision) {
                     plan.class = plan.class.max(Class::PrimaryRead);
@@ -294,8 +295,8 @@ impl Session {
         let parts = parse_parts(body).ok_or_else(|| malformed("Parse"))?;
         let classifier = &self.services.classifier;
         if parts.name.is_empty() {
-            let classified = classifier.classify(parts.text);
-            self.account(&classified, plan);
+            let classified = classifier.classify_in(self.names.scope(), parts.text);
+            self.account(&classified, classified.decision.class, plan);
             let ours = self.shows_ours(&classified.decision).is_some();
             let unnamed = self
                 .statements
@@ -313,10 +314,12 @@ impl Session {
             plan.has_effects = true;
             return Ok(What::ParseTakenInSql);
         }
-        let statement = self
-            .services
-            .prepared
-            .intern(classifier, parts.text, parts.definition);
+        let statement = self.services.prepared.intern(
+            classifier,
+            self.names.scope(),
+            parts.text,
+            parts.definition,
+        );
         self.account_statement(&statement, plan);
         Ok(match self.statements.register(parts.name, statement) {
             Registered::New(statement)
@@ -343,7 +346,8 @@ impl Session {
             let Some(statement) = self.statements.unnamed() else {
                 return unknown;
             };
-            self.account(&statement.classified, plan);
+            let class = statement.class(&self.services.classifier, self.names.scope());
+            self.account(&statement.classified, class, plan);
             let decision = &statement.classified.decision;
             return match self.shows_ours(decision) {
                 Some(setting) => show(setting.into()),
@@ -392,7 +396,8 @@ impl Session {
     }
 
     fn account_statement(&self, statement: &Statement, plan: &mut Plan) {
-        self.account(&statement.classified, plan);
+        let class = statement.class(&self.services.classifier, self.names.scope());
+        self.account(&statement.classified, class, plan);
         if statement.is_learned_write() {
             plan.class = Class::Write;
         }
@@ -427,10 +432,10 @@ impl Session {
         plan.want(self.wants(relations, hints));
     }
 
-    /// Adds what one text does to the plan.
-    fn account(&self, classified: &Classified, plan: &mut Plan) {
+    /// Adds what one text does to the plan; its class is known better than it was.
+    fn account(&self, classified: &Classified, class: Class, plan: &mut Plan) {
         let decision = &classified.decision;
-        plan.class = plan.class.max(decision.class);
+        plan.class = plan.class.max(class);
         plan.copies_in |= decision.copies_in;
         plan.want(self.wants(&decision.relations, classified.hints.as_deref()));
         if let Some(hints) = &classified.hints {

@@ -211,7 +211,7 @@ impl Upstream {
 
     /// A portal was opened for a statement; those that matter later are remembered.
     pub fn open_portal(&mut self, portal: &[u8], decision: &Arc<Decision>) {
-        let matters = !decision.effects.is_empty() || decision.copies_in;
+        let matters = !decision.effects.is_empty() || decision.copies_in || decision.is_ddl;
         if self.portals.is_empty() && !matters {
             return;
         }

@@ -9,6 +9,7 @@ use super::profiles::Applied;
 use super::route::{nearest_up, no_primary};
 use super::tokens;
 use super::{Registration, Services};
+use crate::monitor::Names;
 use crate::net::Wire;
 use crate::pool::{CheckoutError, Group, Lent, Told};
 use crate::protocol::error::{Fault, Severity, SqlState};
@@ -26,6 +27,7 @@ pub struct Welcome {
     /// The position that it brings along.
     pub(super) floor: Floor,
     pub(super) profiles: Option<Box<Applied>>,
+    pub(super) names: Names,
 }
 
 /// Prepares a client's session and puts the end of its log-in into the output: parameters, cancel
@@ -63,6 +65,8 @@ pub async fn welcome(
     if let Some(primary) = services.feed.topology().primary {
         group.pool(primary).warm();
     }
+    // A server has been logged in to it: the database exists.
+    let names = services.catalogues.of(database(startup)).await;
     let mut out = notices.to_vec();
     for (name, value) in reported.iter() {
         message::put_parameter_status(&mut out, name, value);
@@ -76,15 +80,19 @@ pub async fn welcome(
         reported,
         floor,
         profiles: profiles(services, startup),
+        names,
     })
 }
 
 fn profiles(services: &Services, startup: &Startup) -> Option<Box<Applied>> {
     let user = startup.parameter("user").unwrap_or_default();
-    let database = startup
-        .parameter("database")
-        .filter(|name| !name.is_empty());
-    services.options.profiles.of(database.unwrap_or(user), user)
+    services.options.profiles.of(database(startup), user)
+}
+
+/// As PostgreSQL, the user's name where none is given.
+fn database(startup: &Startup) -> &str {
+    let given = |name| startup.parameter(name).filter(|value| !value.is_empty());
+    given("database").or(given("user")).unwrap_or_default()
 }
 
 /// The settings of a start-up message, ours apart.

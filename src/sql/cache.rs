@@ -38,12 +38,12 @@ impl DecisionCache {
         self.with_shard(key, |shard| shard.put(key, decision));
     }
 
-    pub fn remove(&self, key: u128) {
-        self.with_shard(key, |shard| {
-            if let Some(decision) = shard.entries.pop(&key) {
-                shard.bytes = shard.bytes.saturating_sub(cost(&decision));
-            }
-        });
+    pub fn clear(&self) {
+        for shard in self.shards.iter() {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.entries.clear();
+            shard.bytes = 0;
+        }
     }
 
     /// Bytes in use, by the same count as the bound.
@@ -155,6 +155,7 @@ mod tests {
             copies_in: false,
             is_ddl: false,
             relations: Box::default(),
+            is_unparsed: false,
             reason: Reason(reason.into()),
         })
     }
@@ -165,12 +166,12 @@ mod tests {
     }
 
     #[test]
-    fn remembers_and_removes() {
+    fn remembers_and_forgets() {
         let cache = DecisionCache::new(1 << 20);
         cache.put(key(1), decision("a"));
         assert_eq!(cache.get(key(1)), Some(decision("a")));
         assert_eq!(cache.get(key(2)), None);
-        cache.remove(key(1));
+        cache.clear();
         assert_eq!(cache.get(key(1)), None);
         assert_eq!(cache.bytes(), 0);
     }

@@ -1,6 +1,7 @@
 //! The door of this module: a text in, what it does out. Remembers decisions by fingerprint, and
 //! what replicas have refused to run. Shared by all sessions.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
@@ -9,6 +10,8 @@ use super::cache::DecisionCache;
 use super::classify::{self, MAX_PARSED_BYTES, Rules};
 use super::fingerprint::{Fingerprint, Secret, fingerprint};
 use super::hints::{Hints, hints};
+use super::lists::{Lists, Patterns};
+use super::scope::{Edition, Scope};
 use super::{Class, Decision, Reason};
 
 /// The answer about one text.
@@ -18,6 +21,9 @@ pub struct Classified {
     pub decision: Arc<Decision>,
     /// What this text's comments ask for. Rare, hence the box.
     pub hints: Option<Box<Hints>>,
+    /// Of the names it was decided with, see [`Scope::edition`]. The class may be another one with
+    /// others; the effects are the same.
+    pub edition: u64,
 }
 
 /// One statement that was found to be a write by running it.
@@ -29,57 +35,96 @@ pub struct Learned {
     pub text: Box<str>,
 }
 
+/// One query that the parser does not know, and that therefore goes to the primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unparsed {
+    pub fingerprint: u128,
+    /// How often it was classified.
+    pub count: u64,
+    /// The beginning of the first text that was seen.
+    pub text: Box<str>,
+}
+
 pub struct Classifier {
     secret: Secret,
-    rules: Rules,
+    lists: Lists,
+    /// What names mean where nothing is known of the database.
+    text_alone: Scope,
     decisions: DecisionCache,
     learned: Mutex<LruCache<u128, Box<str>>>,
+    unparsed: Mutex<LruCache<u128, (u64, Box<str>)>>,
 }
 
 impl Classifier {
     /// `cache_bytes` bounds the memory of all remembered decisions. `read_only_functions` are
-    /// functions of the user that only read, as `name` (in whatever schema) or `schema.name`, and
-    /// operators of the user by their sign; letters as PostgreSQL stores the name.
+    /// listed in [`Lists`].
     pub fn new(cache_bytes: usize, read_only_functions: &[String]) -> Self {
-        let names = read_only_functions.iter();
+        let lists = Lists {
+            read_only_functions: Patterns::new(read_only_functions),
+            ..Lists::default()
+        };
+        Classifier::with_lists(cache_bytes, lists)
+    }
+
+    /// `cache_bytes` bounds the memory of all remembered decisions.
+    pub fn with_lists(cache_bytes: usize, lists: Lists) -> Self {
         Classifier {
             secret: Secret(rand::random()),
-            rules: Rules {
-                read_only_functions: names.map(|name| name.as_str().into()).collect(),
-            },
+            lists,
+            text_alone: Scope::new(),
             decisions: DecisionCache::new(cache_bytes),
             learned: Mutex::new(LruCache::new(MAX_LEARNED)),
+            unparsed: Mutex::new(LruCache::new(MAX_UNPARSED)),
         }
     }
 
-    /// What `text`, as a client sent it (without a terminating zero), does. Takes linear time and
-    /// refuses nothing: what is not understood is a write.
+    /// What the operator has listed.
+    pub fn lists(&self) -> &Lists {
+        &self.lists
+    }
+
+    /// What `text`, as a client sent it (without a terminating zero), does, told from the text
+    /// alone. Takes linear time and refuses nothing: what is not understood is a write.
     pub fn classify(&self, text: &[u8]) -> Classified {
+        self.classify_in(&self.text_alone, text)
+    }
+
+    /// As [`classify`](Classifier::classify), in the database whose names `scope` has.
+    pub fn classify_in(&self, scope: &Scope, text: &[u8]) -> Classified {
+        let edition = scope.current();
         if text.len() > MAX_PARSED_BYTES {
-            return self.classify_long(text);
+            return self.classify_long(scope, &edition, text);
         }
         let Fingerprint { key, has_hint } = fingerprint(self.secret, text);
         let decision = self
             .decisions
-            .get(key)
-            .unwrap_or_else(|| self.decide(key, text));
+            .get(key ^ edition.salt)
+            .unwrap_or_else(|| self.decide(scope, &edition, key, text));
+        if decision.is_unparsed {
+            self.count_unparsed(key, text);
+        }
         Classified {
             decision,
             hints: if has_hint { boxed_hints(text) } else { None },
+            edition: edition.number(),
         }
     }
 
     /// A replica refused to run `text`: from now on it is a write, as are all texts of the same
     /// fingerprint. Texts too long to be remembered are left alone: they are writes already.
     pub fn remember_as_write(&self, text: &[u8]) {
+        self.remember_as_write_in(&self.text_alone, text);
+    }
+
+    /// As [`remember_as_write`](Classifier::remember_as_write), for a text that was classified with
+    /// the names of `scope`. In other databases it is one when their decision is made anew.
+    pub fn remember_as_write_in(&self, scope: &Scope, text: &[u8]) {
         if text.len() > MAX_PARSED_BYTES {
             return;
         }
         let Fingerprint { key, .. } = fingerprint(self.secret, text);
-        let shown = text.get(..MAX_SHOWN_BYTES).unwrap_or(text);
-        let shown = String::from_utf8_lossy(shown).into_owned().into();
-        self.learned().get_or_insert(key, || shown);
-        self.decide(key, text);
+        self.learned().get_or_insert(key, || beginning(text));
+        self.decide(scope, &scope.current(), key, text);
     }
 
     /// What was learned, the most recently used first.
@@ -95,17 +140,38 @@ impl Classifier {
     /// Forgets one; false if it was not known.
     pub fn forget(&self, fingerprint: u128) -> bool {
         let known = self.learned().pop(&fingerprint).is_some();
-        self.decisions.remove(fingerprint);
+        // Under whatever names it was decided.
+        self.decisions.clear();
         known
     }
 
     /// Forgets all that was learned, and tells how many that were.
     pub fn forget_all(&self) -> usize {
-        let learned = self.learned_writes();
-        learned
+        let mut learned = self.learned();
+        let count = learned.len();
+        learned.clear();
+        drop(learned);
+        self.decisions.clear();
+        count
+    }
+
+    /// Queries that the parser did not know, the most recently seen first.
+    pub fn unparsed(&self) -> Vec<Unparsed> {
+        let unparsed = self.unparsed.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = unparsed
             .iter()
-            .filter(|learned| self.forget(learned.fingerprint))
-            .count()
+            .map(|(fingerprint, (count, text))| Unparsed {
+                fingerprint: *fingerprint,
+                count: *count,
+                text: text.clone(),
+            });
+        entries.collect()
+    }
+
+    fn count_unparsed(&self, key: u128, text: &[u8]) {
+        let mut unparsed = self.unparsed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, _) = unparsed.get_or_insert_mut(key, || (0, beginning(text)));
+        *count += 1;
     }
 
     /// Bytes that remembered decisions hold.
@@ -117,30 +183,52 @@ impl Classifier {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn decide(&self, key: u128, text: &[u8]) -> Arc<Decision> {
-        let mut decision = classify::classify(&self.rules, text);
+    fn judge(&self, scope: &Scope, edition: &Edition, text: &[u8]) -> Decision {
+        let missed = Cell::new(false);
+        let rules = Rules {
+            lists: &self.lists,
+            catalogue: edition.catalogue.as_deref(),
+            missed: &missed,
+        };
+        let decision = classify::classify(&rules, text);
+        if missed.get() {
+            scope.miss();
+        }
+        decision
+    }
+
+    fn decide(&self, scope: &Scope, edition: &Edition, key: u128, text: &[u8]) -> Arc<Decision> {
+        let mut decision = self.judge(scope, edition, text);
         let is_learned = self.learned().get(&key).is_some();
         if is_learned && decision.class < Class::Write {
             decision.class = Class::Write;
             decision.reason = Reason("a replica refused to run it".into());
         }
         let decision = Arc::new(decision);
-        self.decisions.put(key, Arc::clone(&decision));
+        self.decisions
+            .put(key ^ edition.salt, Arc::clone(&decision));
         decision
     }
 
-    fn classify_long(&self, text: &[u8]) -> Classified {
+    fn classify_long(&self, scope: &Scope, edition: &Edition, text: &[u8]) -> Classified {
         // A quick look first: most long texts have no hint, and reading them again costs.
         let may_hint = memchr::memmem::find(text, b"causeway.").is_some();
         Classified {
-            decision: Arc::new(classify::classify(&self.rules, text)),
+            decision: Arc::new(self.judge(scope, edition, text)),
             hints: if may_hint { boxed_hints(text) } else { None },
+            edition: edition.number(),
         }
     }
 }
 
 const MAX_LEARNED: std::num::NonZeroUsize = std::num::NonZeroUsize::new(1_000).unwrap();
+const MAX_UNPARSED: std::num::NonZeroUsize = std::num::NonZeroUsize::new(1_000).unwrap();
 const MAX_SHOWN_BYTES: usize = 400;
+
+fn beginning(text: &[u8]) -> Box<str> {
+    let shown = text.get(..MAX_SHOWN_BYTES).unwrap_or(text);
+    String::from_utf8_lossy(shown).into_owned().into()
+}
 
 fn boxed_hints(text: &[u8]) -> Option<Box<Hints>> {
     hints(text).map(Box::new)

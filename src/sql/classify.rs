@@ -1,17 +1,24 @@
 //! What a text does: cuts it into statements, asks [`statement`] about each, and joins the
 //! answers. The strongest class wins, effects keep their order.
 
+use std::cell::Cell;
+
+use super::catalogue::Catalogue;
 use super::functions::{self, Verdict};
 use super::lexer::{Kind, Lexer, Token};
+use super::lists::Lists;
 use super::reader::{self, Reader};
 use super::statement;
 use super::{Class, Decision, Effect, PinReason, Reason, Relation};
 
 /// What the classifier is told besides the text.
-#[derive(Debug, Default)]
-pub(super) struct Rules {
-    /// Functions of the user that only read: `name`, or `schema.name`.
-    pub read_only_functions: hashbrown::HashSet<Box<str>>,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules<'a> {
+    pub lists: &'a Lists,
+    /// The names of the session's database, where they are known.
+    pub catalogue: Option<&'a Catalogue>,
+    /// Set when a name is met that the catalogue does not have.
+    pub missed: &'a Cell<bool>,
 }
 
 /// Texts longer than this are judged by their keywords alone, and never remembered.
@@ -25,6 +32,7 @@ pub(super) struct Part {
     pub copies_in: bool,
     pub is_ddl: bool,
     pub relations: Vec<Relation>,
+    pub is_unparsed: bool,
     pub reason: String,
 }
 
@@ -36,6 +44,7 @@ impl Part {
             copies_in: false,
             is_ddl: false,
             relations: Vec::new(),
+            is_unparsed: false,
             reason: reason.into(),
         }
     }
@@ -143,6 +152,7 @@ fn join(parts: Vec<Part>) -> Decision {
         copies_in: false,
         is_ddl: false,
         relations: Box::default(),
+        is_unparsed: false,
         reason: Reason("an empty query".into()),
     };
     let mut effects = Vec::new();
@@ -154,6 +164,7 @@ fn join(parts: Vec<Part>) -> Decision {
         }
         decision.copies_in |= part.copies_in;
         decision.is_ddl |= part.is_ddl;
+        decision.is_unparsed |= part.is_unparsed;
         effects.extend(part.effects);
         relations.extend(part.relations);
     }
@@ -162,6 +173,19 @@ fn join(parts: Vec<Part>) -> Decision {
         decision.relations = relations.into();
     }
     decision
+}
+
+/// The texts of the statements of a script; the whole where they cannot be told apart.
+pub(super) fn statements(text: &[u8]) -> Vec<&[u8]> {
+    let tokens: Vec<Token> = Lexer::new(text).collect();
+    let Some(statements) = split(text, &tokens) else {
+        return vec![text];
+    };
+    let source = |tokens: &[Token]| {
+        let (first, last) = (tokens.first()?, tokens.last()?);
+        text.get(first.start..last.end)
+    };
+    statements.into_iter().filter_map(source).collect()
 }
 
 /// The statements between the semicolons; `None` if an inner block does not end. Semicolons in

@@ -2,9 +2,9 @@
 //! queries inside them.
 
 use sqlparser::ast::{
-    AccessExpr, Array, CaseWhen, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArguments, InTarget, Interval, Subscript, WindowFrame,
-    WindowFrameBound, WindowSpec, WindowType,
+    AccessExpr, Array, ArrayElemTypeDef, CaseWhen, DataType, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArguments, InTarget, Interval, Subscript,
+    WindowFrame, WindowFrameBound, WindowSpec, WindowType,
 };
 
 use super::functions::{self, Verdict};
@@ -31,9 +31,12 @@ impl Walk<'_> {
             Expr::Identifier(_)
             | Expr::CompoundIdentifier(_)
             | Expr::Value(_)
-            | Expr::TypedString(_)
             | Expr::Wildcard(_)
             | Expr::QualifiedWildcard(..) => return Ok(None),
+            Expr::TypedString(typed) => {
+                self.data_type(&typed.data_type)?;
+                return Ok(None);
+            }
             Expr::IsFalse(expr)
             | Expr::IsNotFalse(expr)
             | Expr::IsTrue(expr)
@@ -209,13 +212,31 @@ impl Walk<'_> {
     }
 
     /// A type with modifiers is written like a call: one that has the name of a function which
-    /// writes is taken for that function.
-    fn data_type(&self, data_type: &DataType) -> Seen {
-        let DataType::Custom(name, modifiers) = data_type else {
-            return Ok(());
+    /// writes is taken for that function. Types that the parser knows by themselves are mostly
+    /// PostgreSQL's own.
+    pub fn data_type(&mut self, data_type: &DataType) -> Seen {
+        let (name, modifiers) = match data_type {
+            DataType::Custom(name, modifiers) => (name, modifiers),
+            DataType::Array(
+                ArrayElemTypeDef::AngleBracket(element)
+                | ArrayElemTypeDef::SquareBracket(element, _)
+                | ArrayElemTypeDef::Parenthesis(element),
+            ) => return self.data_type(element),
+            other => {
+                let name = other.to_string().to_ascii_lowercase();
+                return match self
+                    .rules
+                    .catalogue
+                    .and_then(|it| it.type_named(None, &name))
+                {
+                    Some(finding) => self.found(finding.clone()),
+                    None => Ok(()),
+                };
+            }
         };
-        let name = path(name)?.pop().unwrap_or_default();
-        match functions::verdict(&name) {
+        let path = path(name)?;
+        let name = path.last().map_or("", String::as_str);
+        match functions::verdict(name) {
             Some(Verdict::Writes | Verdict::AdvisoryLock | Verdict::Session)
                 if !modifiers.is_empty() =>
             {
@@ -223,7 +244,10 @@ impl Walk<'_> {
                     "type {name} has the name of a function that writes"
                 ))
             }
-            _ => Ok(()),
+            _ => {
+                let finding = self.rules.type_named(&path);
+                self.found(finding)
+            }
         }
     }
 
@@ -261,8 +285,10 @@ impl Walk<'_> {
                         self.expr(expr)
                     }
                     FunctionArgumentClause::IgnoreOrRespectNulls(_)
-                    | FunctionArgumentClause::JsonNullClause(_)
-                    | FunctionArgumentClause::JsonReturningClause(_) => Ok(()),
+                    | FunctionArgumentClause::JsonNullClause(_) => Ok(()),
+                    FunctionArgumentClause::JsonReturningClause(clause) => {
+                        self.data_type(&clause.data_type)
+                    }
                     _ => other_dialect(),
                 })
             }

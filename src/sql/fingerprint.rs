@@ -159,17 +159,22 @@ pub(super) fn canonical(text: &[u8], tokens: &[Token]) -> String {
             _ if is_word(text, *token, "TABLE") => out.push_str("SELECT * FROM"),
             _ => {
                 let source = text.get(token.start..token.end).unwrap_or_default();
-                let letter = |byte: &u8| {
-                    if byte.is_ascii() {
-                        char::from(*byte)
-                    } else {
-                        'ÿ'
-                    }
-                };
                 out.extend(source.iter().map(letter));
             }
         }
         out.push(' ');
     }
     out
+}
+
+/// A name or a text as [`canonical`] gives its bytes.
+pub(super) fn letters(text: &[u8]) -> String {
+    text.iter().map(letter).collect()
+}
+
+fn letter(byte: &u8) -> char {
+    match byte.is_ascii() {
+        true => char::from(*byte),
+        false => 'ÿ',
+    }
 }

@@ -35,6 +35,11 @@ pub fn verdict(name: &str) -> Option<Verdict> {
         .then_some(Verdict::NodeLocal)
 }
 
+/// Whether the verdict was given by hand, as every volatile function's must be.
+pub fn is_reviewed(name: &str) -> bool {
+    name.starts_with("pg_stat_get_") || reviewed().any(|(known, _)| known == name)
+}
+
 /// Whether PostgreSQL itself defines an operator of this name.
 pub fn is_builtin_operator(name: &str) -> bool {
     OPERATORS.contains(name)

@@ -3,6 +3,7 @@
 
 mod block;
 mod cache;
+pub mod catalogue;
 mod classifier;
 mod classify;
 mod expression;
@@ -10,19 +11,32 @@ mod fingerprint;
 pub mod functions;
 pub mod hints;
 mod lexer;
+mod lists;
+mod mentions;
+mod names;
 mod query;
 mod reader;
+mod scope;
 mod set_config;
 mod settings;
 mod statement;
 mod transaction;
 mod tree;
 
-pub use classifier::{Classified, Classifier, Learned};
+pub use catalogue::Catalogue;
+pub use classifier::{Classified, Classifier, Learned, Unparsed};
 pub use hints::{Hints, Level};
+pub use lists::{Lists, Patterns};
+pub use mentions::{Mentions, mentions};
+pub use scope::Scope;
 pub use settings::quote_setting_name;
 
 use std::sync::Arc;
+
+/// The texts of the statements of a script; the whole where they cannot be told apart.
+pub fn statements(text: &[u8]) -> Vec<&[u8]> {
+    classify::statements(text)
+}
 
 /// What one frontend message's SQL text does: a Query's (one or more statements) or a Parse's (one).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +53,8 @@ pub struct Decision {
     pub is_ddl: bool,
     /// The relations that it reads, by the names in its text, if it is a read.
     pub relations: Box<[Relation]>,
+    /// It has a query that the parser does not know, which is a write for no other reason.
+    pub is_unparsed: bool,
     /// Why, in one line, for an operator.
     pub reason: Reason,
 }
@@ -62,6 +78,15 @@ pub enum Class {
     PrimaryRead,
     /// Writes, or may write.
     Write,
+}
+
+impl Class {
+    pub const ALL: [Class; 4] = [
+        Class::Anywhere,
+        Class::Read,
+        Class::PrimaryRead,
+        Class::Write,
+    ];
 }
 
 /// Why a text has its class; `Display` gives one line such as `function nextval() writes`.

@@ -7,10 +7,11 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
+use super::catalogue::Finding;
 use super::classify::{Part, Rules};
-use super::fingerprint::canonical;
-use super::functions::{self, Verdict};
+use super::fingerprint::{canonical, letters};
 use super::lexer::{self, Kind};
+use super::names;
 use super::reader::{self, Reader};
 use super::tree::Walk;
 use super::{Class, Relation};
@@ -23,26 +24,19 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[lexer::Token]) -> P
         return Part::write(reason);
     }
     let Some(query) = parse(&canonical(text, tokens)) else {
-        return Part::write("the parser does not know its syntax");
+        return Part {
+            is_unparsed: true,
+            ..Part::write("the parser does not know its syntax")
+        };
     };
-    let mut walk = Walk::new(rules);
-    if let Err(reason) = walk.query(&query) {
+    let mut walk = Walk::new(*rules);
+    let everything = names::everything(rules.catalogue);
+    if let Err(reason) = walk.query(&query).and_then(|()| walk.found(everything)) {
         return Part::write(reason);
     }
-    let (node_local, relations) = walk.into_found();
-    match node_local {
-        Some(reason) => Part::new(Class::PrimaryRead, reason),
-        None => Part::new(Class::Read, "it only reads").reading(relations),
-    }
-}
-
-/// Reading the whole of a relation, given by its path of names.
-pub(super) fn read_of_relation(path: &[String]) -> Part {
-    match node_local_relation(path) {
-        Some(reason) => Part::new(Class::PrimaryRead, reason),
-        None => {
-            Part::new(Class::Read, "it only reads").reading(relation(path).into_iter().collect())
-        }
+    match walk.into_found() {
+        (Some(reason), _) => Part::new(Class::PrimaryRead, reason),
+        (None, relations) => Part::new(Class::Read, "it only reads").reading(relations),
     }
 }
 
@@ -55,17 +49,15 @@ pub(super) fn relation(path: &[String]) -> Option<Relation> {
     })
 }
 
-/// The reason why only the primary's answer about this relation is right.
-pub(super) fn node_local_relation(path: &[String]) -> Option<String> {
-    let (name, schemas) = path.split_last()?;
-    match schemas.last().map(String::as_str) {
-        None | Some("pg_catalog") => {
-            functions::is_node_local_relation(name).then(|| format!("{name} is about one node"))
+/// Reading the whole of a relation, given by its path of names.
+pub(super) fn read_of_relation(rules: &Rules, path: &[String]) -> Part {
+    let path: Vec<String> = path.iter().map(|name| letters(name.as_bytes())).collect();
+    match rules.relation(&path) {
+        Finding::Reads => {
+            Part::new(Class::Read, "it only reads").reading(relation(&path).into_iter().collect())
         }
-        Some(schema) if schema == "pg_temp" || schema.starts_with("pg_temp_") => {
-            Some(format!("{name} is temporary"))
-        }
-        Some(_) => None,
+        Finding::Primary(reason) => Part::new(Class::PrimaryRead, reason),
+        Finding::Writes(reason) => Part::write(reason),
     }
 }
 
@@ -86,19 +78,23 @@ fn writes_by_tokens(rules: &Rules, text: &[u8], tokens: &[lexer::Token]) -> Opti
         }
         match token.kind {
             Kind::Broken => Some("a token that PostgreSQL refuses".to_owned()),
-            Kind::Operator => unknown_operator(rules, source(Some(token))),
+            Kind::Operator => {
+                let sign = String::from_utf8_lossy(source(Some(token)));
+                writing(rules.operator(&sign))
+            }
+            Kind::Quoted => unsafe_type(rules, text, *token),
             Kind::Word => {
                 let first = before.is_none_or(|_| matches!(source(before), b"(" | b")"));
                 let after = tokens.get(index + 1..).unwrap_or_default();
-                writing_word(text, *token, first, after).map(str::to_owned)
+                writing_word(rules, text, *token, first, after)
+                    .or_else(|| unsafe_type(rules, text, *token))
             }
             _ => None,
         }
     })
 }
 
-/// `value.name` is a call of `name(value)` if the value has no such column. After a table's name
-/// that is taken for a column unless a built-in says otherwise; after a parenthesis in doubt not.
+/// What `value.name` may call.
 fn calls_by_attribute(
     rules: &Rules,
     text: &[u8],
@@ -109,46 +105,63 @@ fn calls_by_attribute(
         return None;
     }
     let name = reader::identifier(text, token).unwrap_or_default();
-    match functions::verdict(&name) {
-        Some(Verdict::Safe) => None,
-        None if !of_value || rules.read_only_functions.contains(name.as_str()) => None,
-        _ => Some(format!("(...).{name} may call a function that writes")),
-    }
+    let name = letters(name.as_bytes());
+    writing(rules.attribute(&name, of_value))
 }
 
-fn unknown_operator(rules: &Rules, sign: &[u8]) -> Option<String> {
-    let sign = String::from_utf8_lossy(sign);
-    let known =
-        functions::is_builtin_operator(&sign) || rules.read_only_functions.contains(sign.as_ref());
-    (!known).then(|| format!("operator {sign} is not known"))
+/// The type that an identifier may name, wherever that stands, if casts to it do more than read:
+/// the parser takes some names for types of other dialects.
+fn unsafe_type(rules: &Rules, text: &[u8], token: lexer::Token) -> Option<String> {
+    let catalogue = rules
+        .catalogue
+        .filter(|catalogue| catalogue.has_unsafe_types())?;
+    let name = letters(reader::identifier(text, token)?.as_bytes());
+    // The row of a table is a type too, and named far more often for the table.
+    if catalogue.relation(None, &name).is_some() {
+        return None;
+    }
+    let found = catalogue.type_named(None, &name)?;
+    // No cast is of the primary alone.
+    (*found > Finding::Reads).then(|| writing(found.clone()).unwrap_or(name))
+}
+
+fn writing(finding: Finding) -> Option<String> {
+    match finding {
+        Finding::Writes(reason) => Some(reason.into()),
+        Finding::Primary(_) | Finding::Reads => None,
+    }
 }
 
 /// What a keyword and the tokens behind it say; `first` if a statement may begin here.
 fn writing_word(
+    rules: &Rules,
     text: &[u8],
     word: lexer::Token,
     first: bool,
     after: &[lexer::Token],
-) -> Option<&'static str> {
+) -> Option<String> {
     let mut after = Reader::new(text, after);
     let is = |keywords: &[&str]| {
         let mut keywords = keywords.iter();
         keywords.any(|keyword| reader::is_word(text, word, keyword))
     };
     if is(&["INTO"]) {
-        return Some("SELECT INTO creates a table");
+        return Some("SELECT INTO creates a table".to_owned());
     }
     if is(&["FOR"]) && after.accept_any(&["UPDATE", "SHARE", "NO", "KEY"]) {
-        return Some("it locks rows");
+        return Some("it locks rows".to_owned());
     }
     if first && is(&["INSERT", "UPDATE", "DELETE", "MERGE"]) {
-        return Some("a part of it changes rows");
+        return Some("a part of it changes rows".to_owned());
     }
-    if is(&["OPERATOR"]) && after.accept_sign("(") {
-        let schema = after.identifier();
-        if schema.is_some_and(|schema| schema != "pg_catalog") {
-            return Some("an operator of the user");
-        }
+    if is(&["OPERATOR"])
+        && after.accept_sign("(")
+        && let Some(schema) = after.identifier()
+        && schema != "pg_catalog"
+    {
+        after.accept_sign(".");
+        let sign = String::from_utf8_lossy(after.peek_source());
+        return writing(rules.operator_in_schema(&sign));
     }
     None
 }

@@ -147,7 +147,11 @@ fn explain(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
     }
     match inner.class {
         Class::PrimaryRead => Part::new(inner.class, inner.reason),
-        _ => Part::new(Class::Read, "EXPLAIN without ANALYZE only plans"),
+        // It takes the locks of what it plans, and a replica refuses some of it.
+        Class::Write => Part::write("EXPLAIN of what may write"),
+        Class::Read | Class::Anywhere => {
+            Part::new(Class::Read, "EXPLAIN without ANALYZE only plans")
+        }
     }
 }
 
@@ -197,7 +201,7 @@ fn copy(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
             break;
         }
     }
-    query::read_of_relation(&path)
+    query::read_of_relation(rules, &path)
 }
 
 /// `PREPARE name [(types)] AS statement`. One whose statement changes more than data stays on its

@@ -104,9 +104,7 @@ fn reads() {
             "SELECT a AS \"é\" FROM tëst WHERE ñ = 'ü'",
             "SELECT a AT TIME ZONE 'UTC' FROM t",
             "EXPLAIN SELECT 1",
-            "EXPLAIN INSERT INTO t VALUES (1)",
             "EXPLAIN (ANALYZE, BUFFERS) SELECT 1",
-            "EXPLAIN (ANALYZE off, COSTS off) DELETE FROM t",
             "EXPLAIN ANALYZE VERBOSE SELECT 1",
             "COPY users TO STDOUT",
             "COPY app.users (a, b) TO STDOUT WITH (FORMAT csv)",
@@ -199,6 +197,8 @@ fn writes() {
             "EXPLAIN (VERBOSE, ANALYZE true) DELETE FROM t",
             "EXPLAIN (ANALYZE off, ANALYZE) DELETE FROM t",
             "EXPLAIN (\"analyze\") DELETE FROM t",
+            "EXPLAIN INSERT INTO t VALUES (1)",
+            "EXPLAIN (ANALYZE off, COSTS off) DELETE FROM t",
             "COPY t TO '/tmp/x'",
             "COPY t TO PROGRAM 'cat'",
             "COPY (DELETE FROM t RETURNING *) TO STDOUT",
@@ -868,6 +868,21 @@ fn what_a_replica_refused_stays_a_write_until_forgotten() {
         Read
     );
     assert!(classifier.learned_writes().is_empty());
+}
+
+#[test]
+fn queries_that_are_not_parsed_are_counted_by_their_shape() {
+    let classifier = classifier();
+    for value in 1..=3 {
+        let text = format!("SELECT * FROM ROWS FROM (lower('{value}'), upper('b')) AS r");
+        assert!(classifier.classify(text.as_bytes()).decision.is_unparsed);
+    }
+    assert!(!classifier.classify(b"SELECT 1").decision.is_unparsed);
+    // A write for another reason.
+    classifier.classify(b"SELECT * FROM ROWS FROM (lower('a'), upper('b')) AS r FOR UPDATE");
+    let [only] = classifier.unparsed().try_into().unwrap();
+    assert_eq!(only.count, 3);
+    assert!(only.text.contains("lower('1')"), "{}", only.text);
 }
 
 #[test]

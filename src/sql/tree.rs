@@ -11,32 +11,47 @@ use sqlparser::ast::{
 };
 
 use super::Relation;
+use super::catalogue::Finding;
 use super::classify::Rules;
-use super::functions::{self, Verdict};
-use super::query::{node_local_relation, relation};
+use super::query::relation;
 
 /// `Err` is the reason why the query is a write.
 pub(super) type Seen = Result<(), String>;
 
 pub(super) struct Walk<'a> {
-    rules: &'a Rules,
-    node_local: Option<String>,
+    pub(super) rules: Rules<'a>,
+    primary_only: Option<Box<str>>,
+    /// Names that WITH gives to queries, as far as they can be seen from here.
+    with_names: Vec<String>,
     relations: Vec<Relation>,
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(rules: &'a Rules) -> Self {
+    pub fn new(rules: Rules<'a>) -> Self {
         Walk {
             rules,
-            node_local: None,
+            primary_only: None,
+            with_names: Vec::new(),
             relations: Vec::new(),
         }
     }
 
     /// Why only the primary's answer is right, if it met such a thing; and the relations that it
     /// met, among them names of WITH.
-    pub fn into_found(self) -> (Option<String>, Vec<Relation>) {
-        (self.node_local, self.relations)
+    pub fn into_found(self) -> (Option<Box<str>>, Vec<Relation>) {
+        (self.primary_only, self.relations)
+    }
+
+    /// Takes note of what a part of the query does.
+    pub fn found(&mut self, finding: Finding) -> Seen {
+        match finding {
+            Finding::Reads => Ok(()),
+            Finding::Primary(reason) => {
+                self.primary_only.get_or_insert(reason);
+                Ok(())
+            }
+            Finding::Writes(reason) => Err(reason.into()),
+        }
     }
 
     pub fn query(&mut self, query: &Query) -> Seen {
@@ -57,7 +72,10 @@ impl<'a> Walk<'a> {
         }
         plain(for_clause.is_none() && settings.is_none() && format_clause.is_none())?;
         plain(pipe_operators.is_empty())?;
+        let outer_names = self.with_names.len();
         if let Some(With { cte_tables, .. }) = with {
+            let names = cte_tables.iter().map(|cte| name_of(&cte.alias.name));
+            self.with_names.extend(names);
             for Cte { query, from, .. } in cte_tables {
                 plain(from.is_none())?;
                 self.query(query)?;
@@ -78,10 +96,11 @@ impl<'a> Walk<'a> {
             }
             Some(LimitClause::OffsetCommaLimit { .. }) => return other_dialect(),
         }
-        match fetch {
-            Some(Fetch { quantity, .. }) => self.exprs(quantity),
-            None => Ok(()),
+        if let Some(Fetch { quantity, .. }) = fetch {
+            self.exprs(quantity)?;
         }
+        self.with_names.truncate(outer_names);
+        Ok(())
     }
 
     fn body(&mut self, body: &SetExpr) -> Seen {
@@ -104,8 +123,7 @@ impl<'a> Walk<'a> {
                 SetExpr::Table(table) => {
                     let path = [&table.schema_name, &table.table_name];
                     let path: Vec<_> = path.into_iter().flatten().map(name_of).collect();
-                    self.relation_path(&path);
-                    return Ok(());
+                    return self.relation_path(&path);
                 }
             }
         }
@@ -267,7 +285,7 @@ impl<'a> Walk<'a> {
             } => {
                 plain(with_hints.is_empty() && version.is_none() && partitions.is_empty())?;
                 plain(json_path.is_none() && index_directives.is_empty())?;
-                table_alias(alias.as_ref())?;
+                self.table_alias(alias.as_ref())?;
                 self.sample(sample.as_ref())?;
                 match args {
                     Some(call) => {
@@ -284,28 +302,28 @@ impl<'a> Walk<'a> {
                 sample,
                 ..
             } => {
-                table_alias(alias.as_ref())?;
+                self.table_alias(alias.as_ref())?;
                 self.sample(sample.as_ref())?;
                 self.query(subquery)
             }
             TableFactor::Function {
                 name, args, alias, ..
             } => {
-                table_alias(alias.as_ref())?;
+                self.table_alias(alias.as_ref())?;
                 self.call(name)?;
                 self.arguments(args)
             }
             TableFactor::UNNEST {
                 array_exprs, alias, ..
             } => {
-                table_alias(alias.as_ref())?;
+                self.table_alias(alias.as_ref())?;
                 self.exprs(array_exprs)
             }
             TableFactor::NestedJoin {
                 table_with_joins,
                 alias,
             } => {
-                table_alias(alias.as_ref())?;
+                self.table_alias(alias.as_ref())?;
                 self.from(table_with_joins)
             }
             TableFactor::XmlTable {
@@ -315,12 +333,18 @@ impl<'a> Walk<'a> {
                 columns,
                 alias,
             } => {
-                table_alias(alias.as_ref())?;
+                self.table_alias(alias.as_ref())?;
                 self.exprs(namespaces.iter().map(|namespace| &namespace.uri))?;
                 self.expr(row_expression)?;
                 self.exprs(passing.arguments.iter().map(|argument| &argument.expr))?;
                 columns.iter().try_for_each(|column| match &column.option {
-                    XmlTableColumnOption::NamedInfo { path, default, .. } => {
+                    XmlTableColumnOption::NamedInfo {
+                        r#type,
+                        path,
+                        default,
+                        ..
+                    } => {
+                        self.data_type(r#type)?;
                         self.exprs(path)?;
                         self.exprs(default)
                     }
@@ -329,6 +353,19 @@ impl<'a> Walk<'a> {
             }
             _ => other_dialect(),
         }
+    }
+
+    fn table_alias(&mut self, alias: Option<&TableAlias>) -> Seen {
+        alias.map_or(Ok(()), |TableAlias { name, columns, .. }| {
+            identifier(name)?;
+            columns.iter().try_for_each(|column| {
+                identifier(&column.name)?;
+                column
+                    .data_type
+                    .iter()
+                    .try_for_each(|it| self.data_type(it))
+            })
+        })
     }
 
     fn sample(&mut self, sample: Option<&TableSampleKind>) -> Seen {
@@ -347,65 +384,42 @@ impl<'a> Walk<'a> {
 
     fn relation(&mut self, name: &ObjectName) -> Seen {
         let path = path(name)?;
-        self.relation_path(&path);
-        Ok(())
+        self.relation_path(&path)
     }
 
-    fn relation_path(&mut self, path: &[String]) {
-        if let Some(reason) = node_local_relation(path) {
-            self.node_local.get_or_insert(reason);
-        }
+    /// What the catalogue knows by a name of WITH counts all the same.
+    fn relation_path(&mut self, path: &[String]) -> Seen {
         if let Some(relation) = relation(path).filter(|found| !self.relations.contains(found)) {
             self.relations.push(relation);
         }
+        if let [name] = path
+            && self.with_names.contains(name)
+            && let Some(catalogue) = self.rules.catalogue
+            && catalogue.relation(None, name).is_none()
+        {
+            return Ok(());
+        }
+        let finding = self.rules.relation(path);
+        self.found(finding)
     }
 
     /// A call by this name.
     pub fn call(&mut self, name: &ObjectName) -> Seen {
         let path = path(name)?;
-        let Some((function, schemas)) = path.split_last() else {
-            return other_dialect();
-        };
-        let listed = &self.rules.read_only_functions;
-        let full = path.join(".");
-        if listed.contains(function.as_str()) || listed.contains(full.as_str()) {
-            return Ok(());
-        }
-        let builtin = schemas.last().is_none_or(|schema| schema == "pg_catalog");
         // `ARRAY(SELECT ...)` is syntax, and what the parser makes a call of.
-        if function == "array" && schemas.is_empty() {
+        if let [name] = path.as_slice()
+            && name == "array"
+        {
             return Ok(());
         }
-        match functions::verdict(function).filter(|_| builtin) {
-            Some(Verdict::Safe) => Ok(()),
-            Some(Verdict::NodeLocal) => {
-                let reason = || format!("function {function}() is about one node");
-                self.node_local.get_or_insert_with(reason);
-                Ok(())
-            }
-            // Judged by its arguments, of which the tree knows no values.
-            Some(Verdict::Session) if function == "set_config" => Ok(()),
-            Some(Verdict::Writes) => Err(format!("function {function}() writes")),
-            Some(Verdict::AdvisoryLock | Verdict::Session) => {
-                Err(format!("function {function}() changes the session"))
-            }
-            None => Err(format!("function {full}() is not known")),
-        }
+        let finding = self.rules.function(&path);
+        self.found(finding)
     }
 }
 
 /// Other dialects put names into single quotes, where PostgreSQL would read something else.
 fn identifier(ident: &Ident) -> Seen {
     plain(ident.quote_style != Some('\''))
-}
-
-fn table_alias(alias: Option<&TableAlias>) -> Seen {
-    alias.map_or(Ok(()), |TableAlias { name, columns, .. }| {
-        identifier(name)?;
-        columns
-            .iter()
-            .try_for_each(|column| identifier(&column.name))
-    })
 }
 
 pub(super) fn path(name: &ObjectName) -> Result<Vec<String>, String> {

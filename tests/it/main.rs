@@ -3,12 +3,15 @@
 mod abuse;
 mod admin;
 mod bad_input;
+mod builtins;
 mod cancel;
+mod catalogue;
 mod check;
 mod cli;
 mod consistency;
 mod conversations;
 mod demo;
+mod differential;
 mod front;
 mod fuzz;
 mod holes;

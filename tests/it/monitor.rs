@@ -23,6 +23,7 @@ fn settings(user: &str) -> MonitorConfig {
         probe_interval: Duration::from_millis(50),
         probe_timeout: Duration::from_secs(5),
         wait_interval: Duration::from_millis(2),
+        ..MonitorConfig::default()
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use causeway::app::{Causeway, Running};
-use causeway::lab::Lab;
+use causeway::lab::{APP_DATABASE, APP_USER, Lab};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::support::{self, connect};
@@ -107,6 +107,10 @@ async fn lab() -> Lab {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_use_goes_as_the_readme_says() {
     let lab = lab().await;
+    let primary = lab.node("us-east").connect(APP_USER, APP_DATABASE).await;
+    let create = "CREATE TABLE notes (id int PRIMARY KEY, body text)";
+    primary.unwrap().batch_execute(create).await.unwrap();
+    lab.wait_caught_up("eu-west").await.unwrap();
     let causeway = start(&lab).await;
     let client = connect(&causeway).await;
     let readme = read("README.md");

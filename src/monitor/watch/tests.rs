@@ -32,6 +32,7 @@ fn settings() -> MonitorConfig {
         probe_interval: Duration::from_millis(100),
         probe_timeout: Duration::from_secs(5),
         wait_interval: Duration::from_millis(2),
+        ..MonitorConfig::default()
     }
 }
 

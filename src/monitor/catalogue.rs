@@ -1,0 +1,302 @@
+//! Keeps the catalogues of the databases that sessions use: one task per database, which reads it
+//! from the nearest node that has all that was read before, again every `catalogue_interval`, and
+//! from the primary at once when a session has changed it.
+
+mod load;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::connect;
+use super::feed::Feed;
+use crate::config::{MonitorConfig, NodeConfig};
+use crate::routing::{Lsn, NodeIndex, Role, Timeline, Topology};
+use crate::sql::{Catalogue, Lists, Scope};
+
+pub use load::{LoadError, Loaded, load};
+
+/// All catalogues; a cheap handle, like the feed. Reading ends when the last handle has gone.
+#[derive(Clone)]
+pub struct Catalogues {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    feed: Feed,
+    nodes: Arc<[NodeConfig]>,
+    settings: MonitorConfig,
+    lists: Arc<Lists>,
+    shelves: Mutex<HashMap<Box<str>, Arc<Shelf>>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// One database's catalogue and those who wait for it.
+struct Shelf {
+    database: Box<str>,
+    scope: Arc<Scope>,
+    changed: Notify,
+    /// It has been tried to read it, whatever came of that.
+    looked: watch::Sender<bool>,
+}
+
+/// What one session knows of the names in its database.
+pub struct Names {
+    shelf: Arc<Shelf>,
+    ddl: Ddl,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ddl {
+    None,
+    /// Run, perhaps in a transaction that is still open.
+    Run,
+}
+
+impl Names {
+    /// The names that statements are classified with.
+    pub fn scope(&self) -> &Scope {
+        &self.shelf.scope
+    }
+
+    /// The session has changed the catalogue.
+    pub fn ddl_ran(&mut self) {
+        self.ddl = Ddl::Run;
+    }
+
+    /// The session is in no transaction: what it has changed can be read.
+    pub fn transaction_ended(&mut self) {
+        if std::mem::replace(&mut self.ddl, Ddl::None) == Ddl::Run {
+            self.shelf.changed.notify_one();
+        }
+    }
+}
+
+/// A reading takes so long at the most.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The first session of a database waits so long for its catalogue.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// After a failure the next attempt comes so soon.
+const RETRY: Duration = Duration::from_secs(1);
+/// A name that is not known is looked for after so long; in vain, twice as long the next time.
+const MISS_PATIENCE: Duration = Duration::from_secs(1);
+/// Readings that sessions ask for take this share of the time: one in so many.
+const PAUSES_PER_LOAD: u32 = 4;
+
+impl Catalogues {
+    /// Reads none yet.
+    pub fn new(feed: Feed, nodes: &[NodeConfig], settings: &MonitorConfig, lists: Lists) -> Self {
+        let shared = Shared {
+            feed,
+            nodes: nodes.into(),
+            settings: settings.clone(),
+            lists: Arc::new(lists),
+            shelves: Mutex::default(),
+            tasks: Mutex::default(),
+        };
+        Catalogues {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The names of a database that exists. The first time its catalogue is waited for, up to some
+    /// seconds; without one, statements are judged by their text alone.
+    pub async fn of(&self, database: &str) -> Names {
+        let shelf = self.shelf(database);
+        let mut looked = shelf.looked.subscribe();
+        // Whether it timed out makes no difference: the scope says what is known.
+        let _ = timeout(FIRST_LOOK, looked.wait_for(|looked| *looked)).await;
+        Names {
+            shelf,
+            ddl: Ddl::None,
+        }
+    }
+
+    fn shelf(&self, database: &str) -> Arc<Shelf> {
+        let shared = &*self.shared;
+        let mut shelves = shared
+            .shelves
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(shelf) = shelves.get(database) {
+            return Arc::clone(shelf);
+        }
+        let is_read = !shared.settings.catalogue_interval.is_zero();
+        let shelf = Arc::new(Shelf {
+            database: database.into(),
+            scope: Arc::new(Scope::new()),
+            changed: Notify::new(),
+            looked: watch::Sender::new(!is_read),
+        });
+        if is_read {
+            let keeper = Keeper {
+                shelf: Arc::clone(&shelf),
+                feed: shared.feed.clone(),
+                nodes: Arc::clone(&shared.nodes),
+                settings: shared.settings.clone(),
+                lists: Arc::clone(&shared.lists),
+                last: None,
+            };
+            let mut tasks = shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            tasks.spawn(keeper.run());
+        }
+        shelves.insert(database.into(), Arc::clone(&shelf));
+        shelf
+    }
+}
+
+/// The task that reads one database's catalogue.
+struct Keeper {
+    shelf: Arc<Shelf>,
+    feed: Feed,
+    nodes: Arc<[NodeConfig]>,
+    settings: MonitorConfig,
+    lists: Arc<Lists>,
+    /// Where the last reading stood.
+    last: Option<(Timeline, Lsn)>,
+}
+
+/// Which node may be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    /// The nearest that is not behind the last reading.
+    Nearest,
+    /// A session has changed the catalogue on the primary.
+    Primary,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let interval = self.settings.catalogue_interval;
+        let mut from = From::Nearest;
+        let mut failed = false;
+        let mut patience = MISS_PATIENCE;
+        loop {
+            let started = Instant::now();
+            let outcome = self.read(from).await;
+            self.shelf.looked.send_replace(true);
+            let was_failed = std::mem::replace(&mut failed, outcome.is_err());
+            match outcome {
+                Ok(Change::Changed) => patience = MISS_PATIENCE,
+                Ok(Change::None) => patience = (patience * 2).min(interval),
+                Err(error) if !was_failed => {
+                    let database = &self.shelf.database;
+                    warn!(%database, "the catalogue could not be read: {error}");
+                }
+                Err(_) => {}
+            }
+            sleep((started.elapsed() * PAUSES_PER_LOAD).min(interval)).await;
+            // What was asked for and has failed is still asked for.
+            let asked = match failed {
+                true => Some(from),
+                false => None,
+            };
+            let next = self.next(interval, patience);
+            from = match asked {
+                None => next.await,
+                Some(asked) => {
+                    let sooner = timeout(RETRY, next).await;
+                    sooner.map_or(asked, |next| match asked {
+                        From::Primary => From::Primary,
+                        From::Nearest => next,
+                    })
+                }
+            };
+        }
+    }
+
+    /// Waits until the next reading is due. A name that a statement had and the catalogue lacks is
+    /// looked for within `patience`.
+    async fn next(&self, interval: Duration, patience: Duration) -> From {
+        let missed = async {
+            loop {
+                sleep(patience).await;
+                if self.shelf.scope.take_missed() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.shelf.changed.notified() => From::Primary,
+            () = missed => From::Primary,
+            () = sleep(interval) => From::Nearest,
+        }
+    }
+
+    async fn read(&mut self, from: From) -> Result<Change, KeeperError> {
+        let topology = self.feed.topology().clone();
+        let node = match from {
+            From::Nearest => nearest(&topology, self.last),
+            From::Primary => topology.primary,
+        };
+        let node = node.ok_or(KeeperError::NoNode)?;
+        let config = self
+            .nodes
+            .get(usize::from(node.0))
+            .ok_or(KeeperError::NoNode)?;
+        let settings = MonitorConfig {
+            database: self.shelf.database.to_string(),
+            ..self.settings.clone()
+        };
+        let pool = connect::pool(config, &settings)?;
+        let started = Instant::now();
+        let Loaded { rows, position } = load(&pool, LOAD_TIMEOUT).await?;
+        self.last = topology.timeline.map(|timeline| (timeline, position));
+        let lists = Arc::clone(&self.lists);
+        let catalogue = tokio::task::spawn_blocking(move || Catalogue::new(&rows, &lists)).await?;
+        let (database, node) = (&self.shelf.database, &topology.node(node).name);
+        let (names, took) = (catalogue.len(), started.elapsed());
+        let is_first = self.shelf.scope.catalogue().is_none();
+        if !self.shelf.scope.publish(catalogue) {
+            debug!(%database, %node, ?took, "the catalogue has not changed");
+            return Ok(Change::None);
+        }
+        match is_first {
+            true => info!(%database, %node, names, ?took, "the catalogue is known"),
+            false => debug!(%database, %node, names, ?took, "the catalogue has changed"),
+        }
+        Ok(Change::Changed)
+    }
+}
+
+/// What a reading has brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    None,
+    Changed,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum KeeperError {
+    #[error("no node is fit")]
+    NoNode,
+    #[error("{0}")]
+    Tls(#[from] crate::net::tls::TlsError),
+    #[error("{0}")]
+    Load(#[from] LoadError),
+    #[error("{0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// The nearest node whose catalogue is not older than the last one. After a change of the timeline
+/// only the primary's surely is not.
+fn nearest(topology: &Topology, last: Option<(Timeline, Lsn)>) -> Option<NodeIndex> {
+    let is_fit = |role: Role, lsn: Lsn| match (role, last) {
+        (Role::Primary, _) | (_, None) => true,
+        (Role::Replica, Some((timeline, at))) => topology.timeline == Some(timeline) && lsn >= at,
+    };
+    let nodes = topology.nodes.iter().filter(|node| {
+        node.observation().is_some_and(|seen| match seen.role {
+            Role::Primary => topology.primary == Some(node.index),
+            Role::Replica => is_fit(seen.role, seen.lsn),
+        })
+    });
+    nodes
+        .min_by_key(|node| node.round_trip.unwrap_or(Duration::MAX))
+        .map(|node| node.index)
+}

@@ -1,0 +1,115 @@
+//! Reads the catalogue of one database over a control connection of its own, in one snapshot.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Object as Connection, Pool, PoolError};
+use tokio::time::timeout;
+use tokio_postgres::types::PgLsn;
+use tokio_postgres::{IsolationLevel, Row};
+
+use crate::routing::Lsn;
+use crate::sql::catalogue::{Edge, Kind, Nature, Object, ObjectId, Rows};
+
+/// Why a catalogue was not read. Transient, as far as can be told.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("could not connect: {}", super::super::probe::with_causes(.0))]
+    Connect(#[source] PoolError),
+    #[error("{}", super::super::probe::with_causes(.0))]
+    Query(#[from] tokio_postgres::Error),
+    #[error("an answer that is not understood: {0}")]
+    Nonsense(String),
+    #[error("not read within {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
+/// What was read, and a position at or after everything that it shows.
+pub struct Loaded {
+    pub rows: Rows,
+    pub position: Lsn,
+}
+
+const OBJECTS: &str = include_str!("objects.sql");
+const EDGES: &str = include_str!("edges.sql");
+
+const POSITION: &str = "\
+SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+            ELSE pg_catalog.pg_current_wal_insert_lsn() END AS position";
+
+/// Names in what PostgreSQL prints are qualified; and these queries are not worth compiling.
+const SETTINGS: &str = "SET LOCAL search_path = pg_catalog; SET LOCAL jit = off";
+
+/// Connects, reads, and closes the connection: one that stayed would keep the database from being
+/// dropped. Cancel safe.
+pub async fn load(pool: &Pool, at_most: Duration) -> Result<Loaded, LoadError> {
+    let read = async {
+        let mut connection = Connection::take(pool.get().await.map_err(LoadError::Connect)?);
+        let transaction = connection
+            .build_transaction()
+            .isolation_level(IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await?;
+        let (_, objects, edges) = tokio::try_join!(
+            transaction.batch_execute(SETTINGS),
+            transaction.query(OBJECTS, &[]),
+            transaction.query(EDGES, &[]),
+        )?;
+        transaction.commit().await?;
+        let position: PgLsn = connection.query_one(POSITION, &[]).await?.try_get(0)?;
+        Ok(Loaded {
+            rows: Rows {
+                objects: objects.iter().map(object).collect::<Result<_, _>>()?,
+                edges: edges.iter().map(edge).collect::<Result<_, _>>()?,
+            },
+            position: Lsn(position.into()),
+        })
+    };
+    timeout(at_most, read)
+        .await
+        .unwrap_or(Err(LoadError::Timeout(at_most)))
+}
+
+fn object(row: &Row) -> Result<Object, LoadError> {
+    let names = [row.try_get(2)?, row.try_get(3)?, row.try_get(6)?];
+    let nature = match letter(row, 4)? {
+        'p' => Nature::Plain,
+        'v' => Nature::Volatile,
+        's' => Nature::Sequence,
+        'u' => Nature::Unlogged,
+        'f' => Nature::Foreign,
+        other => return Err(LoadError::Nonsense(format!("the nature {other}"))),
+    };
+    Ok(Object {
+        takes_one_argument: row.try_get(5)?,
+        ..Object::new(id(row, 0)?, names, nature)
+    })
+}
+
+fn edge(row: &Row) -> Result<Edge, LoadError> {
+    Ok(Edge {
+        user: id(row, 0)?,
+        used: id(row, 2)?,
+    })
+}
+
+/// A kind and the OID behind it.
+fn id(row: &Row, column: usize) -> Result<ObjectId, LoadError> {
+    let kind = match letter(row, column)? {
+        'f' => Kind::Function,
+        'b' => Kind::Builtin,
+        'o' => Kind::Operator,
+        't' => Kind::TypeInUse,
+        'T' => Kind::TypeByName,
+        'r' => Kind::Relation,
+        'e' => Kind::Everything,
+        other => return Err(LoadError::Nonsense(format!("an object of kind {other}"))),
+    };
+    let oid = row.try_get(column + 1)?;
+    Ok(ObjectId { kind, oid })
+}
+
+fn letter(row: &Row, column: usize) -> Result<char, LoadError> {
+    let letter: i8 = row.try_get(column)?;
+    Ok(char::from(letter.cast_unsigned()))
+}

@@ -1,0 +1,169 @@
+//! What the names of one database mean: its functions, operators, types and relations, each with
+//! the worst that anything of its name does. Built from [`Rows`], which whoever has a connection
+//! reads; pure itself, and never changed once built.
+//!
+//! A verdict is found in two steps. What an object is by itself: a function is volatile, a
+//! relation is a sequence, a text that it runs calls `nextval()`. Then it spreads against the
+//! direction of the edges: a view has the verdict of the functions it calls, a table of the types
+//! of its columns, an operator of its function (`spread`).
+
+mod rows;
+mod spread;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use hashbrown::HashMap;
+
+use super::lists::Lists;
+pub use rows::{Edge, Kind, Nature, Object, ObjectId, Rows};
+
+/// What using a thing means for where a statement may run, weakest first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Finding {
+    /// A replica may answer.
+    Reads,
+    /// Writes nothing, but only the primary's answer is right, for this reason.
+    Primary(Box<str>),
+    /// Writes, or may write, for this reason.
+    Writes(Box<str>),
+}
+
+/// The catalogue of one database at one moment.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Catalogue {
+    functions: Names,
+    operators: Names,
+    types: Names,
+    has_unsafe_types: bool,
+    relations: Names,
+    /// Functions that `value.name` may call: of one argument, and no plain reads.
+    attributes: HashMap<Box<str>, Finding>,
+    /// Where anything at all may call what writes: an implicit cast between built-in types.
+    everything: Finding,
+}
+
+impl Catalogue {
+    pub fn new(rows: &Rows, lists: &Lists) -> Catalogue {
+        let findings = spread::findings(rows, lists);
+        let mut catalogue = Catalogue {
+            functions: Names::default(),
+            operators: Names::default(),
+            types: Names::default(),
+            has_unsafe_types: false,
+            relations: Names::default(),
+            attributes: HashMap::new(),
+            everything: Finding::Reads,
+        };
+        for (object, finding) in rows.objects.iter().zip(findings) {
+            let names = match object.id.kind {
+                Kind::Function => {
+                    if object.takes_one_argument && finding > Finding::Reads {
+                        let known = catalogue.attributes.entry(object.name.clone());
+                        worsen(known.or_insert(Finding::Reads), &finding);
+                    }
+                    &mut catalogue.functions
+                }
+                Kind::Operator => &mut catalogue.operators,
+                Kind::TypeByName => {
+                    catalogue.has_unsafe_types |= finding > Finding::Reads;
+                    &mut catalogue.types
+                }
+                Kind::Relation => &mut catalogue.relations,
+                Kind::Everything => {
+                    worsen(&mut catalogue.everything, &finding);
+                    continue;
+                }
+                Kind::Builtin | Kind::TypeInUse => continue,
+            };
+            names.add(&object.schema, &object.name, finding);
+        }
+        catalogue
+    }
+
+    /// The worst of all overloads; without a schema, of all schemas that have one.
+    pub fn function(&self, schema: Option<&str>, name: &str) -> Option<&Finding> {
+        self.functions.get(schema, name)
+    }
+
+    /// The worst of all operators of this sign that are not PostgreSQL's own.
+    pub fn operator(&self, sign: &str) -> Option<&Finding> {
+        self.operators.get(None, sign)
+    }
+
+    /// What a cast to the type may do.
+    pub fn type_named(&self, schema: Option<&str>, name: &str) -> Option<&Finding> {
+        self.types.get(schema, name)
+    }
+
+    /// Whether a cast to any type does more than to read. Hardly any database has such a type.
+    pub fn has_unsafe_types(&self) -> bool {
+        self.has_unsafe_types
+    }
+
+    /// What reading the relation does.
+    pub fn relation(&self, schema: Option<&str>, name: &str) -> Option<&Finding> {
+        self.relations.get(schema, name)
+    }
+
+    /// A function that `value.name` may call, if it does more than to read.
+    pub fn attribute(&self, name: &str) -> Option<&Finding> {
+        self.attributes.get(name)
+    }
+
+    /// What any expression may do.
+    pub fn everything(&self) -> &Finding {
+        &self.everything
+    }
+
+    /// Functions, operators, types and relations that have a name here.
+    pub fn len(&self) -> usize {
+        [
+            &self.functions,
+            &self.operators,
+            &self.types,
+            &self.relations,
+        ]
+        .map(|names| names.by_path.len())
+        .iter()
+        .sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn worsen(known: &mut Finding, found: &Finding) {
+    if *known < *found {
+        *known = found.clone();
+    }
+}
+
+/// Findings by `name`, and by `schema.name`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Names {
+    by_name: HashMap<Box<str>, Finding>,
+    by_path: HashMap<Box<str>, Finding>,
+}
+
+impl Names {
+    fn add(&mut self, schema: &str, name: &str, finding: Finding) {
+        let by_path = self.by_path.entry(path(schema, name).into());
+        worsen(by_path.or_insert(Finding::Reads), &finding);
+        let by_name = self.by_name.entry(name.into());
+        worsen(by_name.or_insert(Finding::Reads), &finding);
+    }
+
+    fn get(&self, schema: Option<&str>, name: &str) -> Option<&Finding> {
+        match schema {
+            None => self.by_name.get(name),
+            Some(schema) => self.by_path.get(path(schema, name).as_str()),
+        }
+    }
+}
+
+/// A name may hold dots, but no zero.
+fn path(schema: &str, name: &str) -> String {
+    format!("{schema}\0{name}")
+}

@@ -1,0 +1,77 @@
+//! What a catalogue is made of, as the system catalogue of a database gives it.
+
+use crate::sql::fingerprint::letters;
+
+/// All that there is, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    pub objects: Vec<Object>,
+    pub edges: Vec<Edge>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectId {
+    pub kind: Kind,
+    pub oid: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Also aggregates, window functions, procedures.
+    Function,
+    /// A function of `pg_catalog`, judged by the reviewed table; only edges lead to it.
+    Builtin,
+    Operator,
+    /// Values of a type: that they are shown, compared, implicitly cast.
+    TypeInUse,
+    /// A type that is named: a cast to it, which may run its input function and its constraints.
+    TypeByName,
+    Relation,
+    /// What any expression may do.
+    Everything,
+}
+
+#[derive(Clone, Debug)]
+pub struct Object {
+    pub id: ObjectId,
+    pub schema: Box<str>,
+    pub name: Box<str>,
+    pub nature: Nature,
+    /// Of a function: one argument is enough to call it.
+    pub takes_one_argument: bool,
+    /// The SQL that it runs: a body, a view's definition, constraints, policies. Any language.
+    pub text: Box<str>,
+}
+
+impl Object {
+    /// With its names and its text as the parser gets those of statements: each byte beyond ASCII
+    /// is one letter.
+    pub fn new(id: ObjectId, [schema, name, text]: [&str; 3], nature: Nature) -> Object {
+        Object {
+            id,
+            schema: letters(schema.as_bytes()).into(),
+            name: letters(name.as_bytes()).into(),
+            nature,
+            takes_one_argument: false,
+            text: letters(text.as_bytes()).into(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// Whatever its text and its edges say.
+    Plain,
+    /// A function that is volatile, or a procedure.
+    Volatile,
+    Sequence,
+    Unlogged,
+    Foreign,
+}
+
+/// `user` does what `used` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edge {
+    pub user: ObjectId,
+    pub used: ObjectId,
+}

@@ -1,0 +1,271 @@
+//! From what objects are by themselves to what using them does: verdicts spread from an object to
+//! all that uses it, the strongest first.
+
+use hashbrown::{HashMap, HashSet};
+
+use super::words::words;
+use super::{Edge, Finding, Kind, Nature, Object, ObjectId, Rows};
+use crate::sql::functions::{self, Verdict};
+use crate::sql::lists::Lists;
+
+/// One finding for each object, in the order of the objects.
+pub(super) fn findings(rows: &Rows, lists: &Lists) -> Vec<Finding> {
+    let objects = &rows.objects;
+    let trusted: Vec<bool> = objects.iter().map(|it| is_trusted(it, lists)).collect();
+    let mut findings: Vec<Finding> = objects
+        .iter()
+        .zip(&trusted)
+        .map(|(object, trusted)| match trusted {
+            true => Finding::Reads,
+            false => by_itself(object, lists),
+        })
+        .collect();
+    let users = users_of(rows, &trusted);
+    for strength in [writes, primary] {
+        let mut queue: Vec<usize> = (0..objects.len())
+            .filter(|place| {
+                findings
+                    .get(*place)
+                    .is_some_and(|it| strength(it).is_some())
+            })
+            .collect();
+        while let Some(used) = queue.pop() {
+            let Some(found) = findings.get(used).cloned() else {
+                continue;
+            };
+            for &user in users.get(used).map(Vec::as_slice).unwrap_or_default() {
+                let (Some(known), Some(object)) = (findings.get_mut(user), objects.get(user))
+                else {
+                    continue;
+                };
+                if *known >= weakest_like(&found) {
+                    continue;
+                }
+                *known = inherited(object, &found);
+                queue.push(user);
+            }
+        }
+    }
+    findings
+}
+
+fn writes(finding: &Finding) -> Option<&str> {
+    match finding {
+        Finding::Writes(reason) => Some(reason),
+        _ => None,
+    }
+}
+
+fn primary(finding: &Finding) -> Option<&str> {
+    match finding {
+        Finding::Primary(reason) => Some(reason),
+        _ => None,
+    }
+}
+
+/// The weakest finding of the same strength: reasons do not count.
+fn weakest_like(finding: &Finding) -> Finding {
+    match finding {
+        Finding::Reads => Finding::Reads,
+        Finding::Primary(_) => Finding::Primary("".into()),
+        Finding::Writes(_) => Finding::Writes("".into()),
+    }
+}
+
+/// The reason names who was asked and what is at the bottom of it, and nothing between.
+fn inherited(object: &Object, found: &Finding) -> Finding {
+    let reason = |root: &str| {
+        let root = root.rsplit_once(RESTS_ON).map_or(root, |(_, root)| root);
+        match object.id.kind {
+            Kind::Everything => format!("an implicit cast between built-in types{RESTS_ON}{root}"),
+            _ => format!("{}{RESTS_ON}{root}", title(object)),
+        }
+    };
+    match found {
+        Finding::Reads => Finding::Reads,
+        Finding::Primary(root) => Finding::Primary(reason(root).into()),
+        Finding::Writes(root) => Finding::Writes(reason(root).into()),
+    }
+}
+
+const RESTS_ON: &str = " rests on ";
+
+fn title(object: &Object) -> String {
+    let Object { schema, name, .. } = object;
+    match object.id.kind {
+        Kind::Function => format!("function {schema}.{name}()"),
+        Kind::Builtin => format!("function {name}()"),
+        Kind::Operator => format!("operator {schema}.{name}"),
+        Kind::TypeInUse | Kind::TypeByName => format!("type {schema}.{name}"),
+        Kind::Relation => format!("relation {schema}.{name}"),
+        Kind::Everything => "an expression".to_owned(),
+    }
+}
+
+/// Listed by the operator as harmless: nothing spreads into it.
+fn is_trusted(object: &Object, lists: &Lists) -> bool {
+    let (schema, name) = (Some(&*object.schema), &*object.name);
+    match object.id.kind {
+        Kind::Function => {
+            lists.read_only_functions.has(schema, name) && !lists.write_functions.has(schema, name)
+        }
+        Kind::Operator => lists.read_only_functions.has_sign(name),
+        Kind::Relation => {
+            lists.replica_tables.has(schema, name) && !lists.primary_tables.has(schema, name)
+        }
+        Kind::Builtin | Kind::TypeInUse | Kind::TypeByName | Kind::Everything => false,
+    }
+}
+
+fn by_itself(object: &Object, lists: &Lists) -> Finding {
+    let title = title(object);
+    let (schema, name) = (Some(&*object.schema), &*object.name);
+    match object.id.kind {
+        Kind::Builtin => return builtin(name),
+        Kind::Function if lists.write_functions.has(schema, name) => {
+            return Finding::Writes(format!("{title}, which is in write_functions").into());
+        }
+        Kind::Relation if lists.primary_tables.has(schema, name) => {
+            return Finding::Primary(format!("{title}, which is in primary_tables").into());
+        }
+        _ => {}
+    }
+    match object.nature {
+        Nature::Volatile => Finding::Writes(format!("{title}, which is volatile").into()),
+        Nature::Sequence => Finding::Primary(format!("{title}, which is a sequence").into()),
+        Nature::Unlogged => Finding::Primary(format!("{title}, which is unlogged").into()),
+        Nature::Foreign => Finding::Primary(format!("{title}, which is foreign").into()),
+        Nature::Plain => by_text(object),
+    }
+}
+
+fn builtin(name: &str) -> Finding {
+    match functions::verdict(name) {
+        Some(Verdict::Safe) => Finding::Reads,
+        Some(Verdict::NodeLocal) => {
+            Finding::Primary(format!("{name}(), which is about one node").into())
+        }
+        Some(Verdict::Writes) => Finding::Writes(format!("{name}(), which writes").into()),
+        Some(Verdict::AdvisoryLock | Verdict::Session) => {
+            Finding::Writes(format!("{name}(), which changes the session").into())
+        }
+        None => Finding::Writes(format!("{name}(), which is not known").into()),
+    }
+}
+
+/// What its text calls of PostgreSQL's own. Whether a name means PostgreSQL's function is not
+/// looked at.
+fn by_text(object: &Object) -> Finding {
+    let mut worst = Finding::Reads;
+    let mut follows_for = false;
+    for word in words(&object.text) {
+        let name = word.text.to_ascii_lowercase();
+        let found = if follows_for && ["update", "share", "no", "key"].contains(&name.as_str()) {
+            Finding::Writes("a lock of rows".into())
+        } else if word.is_called && functions::verdict(&name).is_some() {
+            builtin(&name)
+        } else if functions::is_node_local_relation(&name) {
+            Finding::Primary(format!("{name}, which is about one node").into())
+        } else {
+            Finding::Reads
+        };
+        if worst < weakest_like(&found) {
+            worst = inherited(object, &found);
+        }
+        follows_for = name == "for";
+    }
+    worst
+}
+
+/// For each object the places of those that use it: by the edges, and by the names in their texts.
+fn users_of(rows: &Rows, trusted: &[bool]) -> Vec<Vec<usize>> {
+    let place_of: HashMap<_, usize> = rows
+        .objects
+        .iter()
+        .enumerate()
+        .map(|(place, object)| (object.id, place))
+        .collect();
+    let mut users = vec![Vec::new(); rows.objects.len()];
+    let mut add = |used: usize, user: usize| {
+        if used != user
+            && trusted.get(user) == Some(&false)
+            && let Some(users) = users.get_mut(used)
+        {
+            users.push(user);
+        }
+    };
+    for Edge { user, used } in &rows.edges {
+        let used = match used.kind {
+            Kind::Function => place_of.get(used).or_else(|| {
+                let kind = Kind::Builtin;
+                place_of.get(&ObjectId { kind, ..*used })
+            }),
+            _ => place_of.get(used),
+        };
+        if let (Some(used), Some(user)) = (used, place_of.get(user)) {
+            add(*used, *user);
+        }
+    }
+    let named = Named::new(&rows.objects);
+    for (user, object) in rows.objects.iter().enumerate() {
+        // What is volatile writes already; a view's edges are known.
+        if object.id.kind == Kind::Function && object.nature == Nature::Plain {
+            named.in_text(&object.text, |used| add(used, user));
+        }
+    }
+    users
+}
+
+/// Places of what a body can name.
+struct Named<'a> {
+    functions: HashMap<&'a str, Vec<usize>>,
+    relations: HashMap<&'a str, Vec<usize>>,
+    types: HashMap<&'a str, Vec<usize>>,
+    operators: HashMap<&'a str, Vec<usize>>,
+}
+
+impl<'a> Named<'a> {
+    fn new(objects: &'a [Object]) -> Named<'a> {
+        let of = |kind: Kind| {
+            let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
+            for (place, object) in objects.iter().enumerate() {
+                if object.id.kind == kind {
+                    places.entry(&object.name).or_default().push(place);
+                }
+            }
+            places
+        };
+        Named {
+            functions: of(Kind::Function),
+            relations: of(Kind::Relation),
+            types: of(Kind::TypeByName),
+            operators: of(Kind::Operator),
+        }
+    }
+
+    fn in_text(&self, text: &str, mut found: impl FnMut(usize)) {
+        let mut seen = HashSet::new();
+        for word in words(text) {
+            let lower = word.text.to_ascii_lowercase();
+            for name in [lower.as_str(), word.text] {
+                if word.is_called && seen.insert((name.to_owned(), true)) {
+                    self.functions
+                        .get(name)
+                        .into_iter()
+                        .flatten()
+                        .for_each(|place| found(*place));
+                }
+                if seen.insert((name.to_owned(), false)) {
+                    let things = [&self.relations, &self.types];
+                    let places = things.iter().filter_map(|places| places.get(name));
+                    places.flatten().for_each(|place| found(*place));
+                }
+            }
+        }
+        for (sign, places) in &self.operators {
+            if text.contains(sign) {
+                places.iter().for_each(|place| found(*place));
+            }
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Catalogues of few objects, and what statements are with them.
+
+use super::*;
+use crate::sql::{Class, Classifier, Patterns, Scope};
+
+/// Makes rows by name; the OID of an object is its place.
+#[derive(Default)]
+struct Maker(Rows);
+
+impl Maker {
+    fn add(&mut self, kind: Kind, name: &str, nature: Nature, text: &str) -> ObjectId {
+        let oid = u32::try_from(self.0.objects.len()).unwrap();
+        let id = ObjectId { kind, oid };
+        let (schema, name) = name.split_once('.').unwrap_or(("public", name));
+        let object = Object {
+            takes_one_argument: kind == Kind::Function,
+            ..Object::new(id, [schema, name, text], nature)
+        };
+        self.0.objects.push(object);
+        id
+    }
+
+    fn function(&mut self, name: &str, body: &str) -> ObjectId {
+        self.add(Kind::Function, name, Nature::Plain, body)
+    }
+
+    fn volatile(&mut self, name: &str) -> ObjectId {
+        self.add(Kind::Function, name, Nature::Volatile, "")
+    }
+
+    fn relation(&mut self, name: &str, nature: Nature, text: &str) -> ObjectId {
+        self.add(Kind::Relation, name, nature, text)
+    }
+
+    fn edge(&mut self, user: ObjectId, used: ObjectId) {
+        self.0.edges.push(Edge { user, used });
+    }
+
+    fn classes(self, lists: Lists, table: &[(&str, Class)]) {
+        let scope = Scope::with(Catalogue::new(&self.0, &lists));
+        let classifier = Classifier::with_lists(1 << 20, lists);
+        for (text, expected) in table {
+            let decision = classifier.classify_in(&scope, text.as_bytes()).decision;
+            assert_eq!(decision.class, *expected, "{text}: {:?}", decision.reason);
+        }
+    }
+}
+
+use Class::{PrimaryRead, Read, Write};
+
+#[test]
+fn functions_have_the_worst_of_their_overloads() {
+    let mut maker = Maker::default();
+    maker.function("reads", "SELECT 1");
+    maker.volatile("writes");
+    maker.function("both", "");
+    maker.volatile("other.both");
+    maker.volatile("lower");
+    maker.function("lies", "BEGIN RETURN nextval('s'); END");
+    maker.function("dynamic", "EXECUTE 'SELECT writes()'");
+    maker.function("indirect", "SELECT lies()");
+    maker.function("asks", "SELECT pg_is_in_recovery()");
+    maker.function("harmless", "SELECT upper('writes')");
+    maker.classes(
+        Lists::default(),
+        &[
+            ("SELECT reads()", Read),
+            ("SELECT public.reads(1)", Read),
+            ("SELECT other.reads()", Write),
+            ("SELECT writes()", Write),
+            ("SELECT both()", Write),
+            ("SELECT public.both()", Read),
+            ("SELECT other.both()", Write),
+            ("SELECT lower('A')", Write),
+            ("SELECT pg_catalog.lower('A')", Read),
+            ("SELECT upper('A')", Read),
+            ("SELECT lies()", Write),
+            ("SELECT dynamic()", Write),
+            ("SELECT indirect()", Write),
+            ("SELECT asks()", PrimaryRead),
+            ("SELECT harmless()", Read),
+            ("SELECT unknown()", Write),
+            ("SELECT (x).writes FROM (SELECT 1) x", Write),
+            ("SELECT (x).reads FROM (SELECT 1) x", Read),
+            ("SELECT x.writes FROM (SELECT 1) x", Write),
+            ("SELECT x.other FROM (SELECT 1) x", Read),
+        ],
+    );
+}
+
+#[test]
+fn relations_do_what_they_are_made_of() {
+    let mut maker = Maker::default();
+    let volatile = maker.volatile("writes");
+    let plain = maker.relation("plain", Nature::Plain, "");
+    let view = maker.relation("view", Nature::Plain, "SELECT writes()");
+    maker.edge(view, volatile);
+    let above = maker.relation("above", Nature::Plain, "SELECT * FROM view");
+    maker.edge(above, view);
+    let fine = maker.relation("fine", Nature::Plain, "SELECT lower(a) FROM plain");
+    maker.edge(fine, plain);
+    maker.relation("locking", Nature::Plain, "SELECT * FROM plain FOR UPDATE");
+    maker.relation("activity", Nature::Plain, "SELECT * FROM pg_stat_activity");
+    maker.relation("recovery", Nature::Plain, "SELECT pg_is_in_recovery()");
+    let sequence = maker.relation("app.numbers", Nature::Sequence, "");
+    let shows = maker.relation("shows", Nature::Plain, "SELECT last_value FROM numbers");
+    maker.edge(shows, sequence);
+    let part = maker.relation("part", Nature::Unlogged, "");
+    let whole = maker.relation("whole", Nature::Plain, "");
+    maker.edge(whole, part);
+    maker.relation("far", Nature::Foreign, "");
+    maker.relation("tëst", Nature::Sequence, "");
+    maker.classes(
+        Lists::default(),
+        &[
+            ("SELECT * FROM plain", Read),
+            ("TABLE plain", Read),
+            ("COPY plain TO STDOUT", Read),
+            ("SELECT * FROM view", Write),
+            ("COPY (TABLE above) TO STDOUT", Write),
+            (
+                "SELECT * FROM plain, LATERAL (SELECT 1 FROM public.above) x",
+                Write,
+            ),
+            ("SELECT * FROM other.view", Write),
+            ("SELECT * FROM fine", Read),
+            ("SELECT * FROM locking", Write),
+            ("SELECT * FROM activity", PrimaryRead),
+            ("SELECT * FROM recovery", PrimaryRead),
+            ("SELECT last_value FROM numbers", PrimaryRead),
+            ("COPY app.numbers TO STDOUT", PrimaryRead),
+            ("SELECT * FROM shows", PrimaryRead),
+            ("SELECT * FROM whole", PrimaryRead),
+            ("SELECT * FROM far", PrimaryRead),
+            ("SELECT * FROM \"tëst\"", PrimaryRead),
+            ("COPY tëst TO STDOUT", PrimaryRead),
+            ("SELECT * FROM unknown", Write),
+            ("WITH w AS (SELECT 1) SELECT * FROM w", Read),
+            (
+                "WITH RECURSIVE w AS (SELECT 1 UNION ALL SELECT * FROM w) TABLE w",
+                Read,
+            ),
+            ("SELECT * FROM (WITH w AS (SELECT 1) TABLE w) x, w", Write),
+            ("WITH view AS (SELECT 1) SELECT * FROM view", Write),
+        ],
+    );
+}
+
+#[test]
+fn types_and_operators_do_what_their_functions_do() {
+    let mut maker = Maker::default();
+    let volatile = maker.volatile("writes");
+    let reads = maker.function("reads", "");
+    for (name, function) in [
+        ("<+>", volatile),
+        ("<->", reads),
+        ("+", reads),
+        ("=", volatile),
+    ] {
+        let operator = maker.add(Kind::Operator, name, Nature::Plain, "");
+        maker.edge(operator, function);
+    }
+    maker.add(Kind::TypeByName, "pg_catalog.regrole", Nature::Plain, "");
+    let checked = maker.add(
+        Kind::TypeByName,
+        "checked",
+        Nature::Plain,
+        "CHECK (writes() > 1)",
+    );
+    maker.edge(checked, volatile);
+    let stored = maker.relation("stored", Nature::Plain, "");
+    let values = maker.add(Kind::TypeInUse, "checked", Nature::Plain, "");
+    maker.edge(stored, values);
+    maker.edge(checked, values);
+    let shown = maker.add(Kind::TypeInUse, "shown", Nature::Plain, "");
+    maker.edge(shown, volatile);
+    let table = maker.relation("of_shown", Nature::Plain, "");
+    maker.edge(table, shown);
+    maker.classes(
+        Lists::default(),
+        &[
+            ("SELECT 1 <+> 2", Write),
+            ("SELECT 1 <-> 2", Read),
+            ("SELECT 1 + 2", Read),
+            ("SELECT 1 OPERATOR(public.+) 2", Read),
+            ("SELECT 1 OPERATOR(public.-) 2", Write),
+            ("SELECT 1 = 2", Write),
+            ("SELECT 1 - 2", Read),
+            ("SELECT 1::checked", Write),
+            ("SELECT CAST(1 AS public.checked)", Write),
+            ("SELECT '{1}'::checked[]", Write),
+            ("SELECT checked '1'", Write),
+            ("SELECT checked(1)", Write),
+            ("SELECT 'a'::regrole", Read),
+            ("SELECT 'a'::unknown", Write),
+            ("SELECT * FROM stored", Read),
+            ("SELECT * FROM of_shown", Write),
+        ],
+    );
+}
+
+#[test]
+fn an_implicit_cast_between_built_in_types_can_be_anywhere() {
+    let mut maker = Maker::default();
+    let everything = maker.add(Kind::Everything, "", Nature::Plain, "");
+    let volatile = maker.volatile("writes");
+    maker.edge(everything, volatile);
+    maker.classes(Lists::default(), &[("SELECT 1", Write)]);
+}
+
+#[test]
+fn what_the_operator_lists_wins_and_spreads() {
+    let mut maker = Maker::default();
+    let fine = maker.volatile("app.fine");
+    let declared = maker.function("declared", "");
+    for (view, function) in [("over_fine", fine), ("over_declared", declared)] {
+        let view = maker.relation(view, Nature::Plain, "");
+        maker.edge(view, function);
+    }
+    maker.relation("audit_log", Nature::Plain, "");
+    maker.relation("far", Nature::Foreign, "");
+    maker.relation("far_audit_log", Nature::Foreign, "");
+    let patterns = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+        Patterns::new(&names)
+    };
+    let lists = Lists {
+        read_only_functions: patterns(&["app.*", "declared"]),
+        write_functions: patterns(&["declared", "upp?r"]),
+        primary_tables: patterns(&["*audit_log", "app.unqualified"]),
+        replica_tables: patterns(&["far*"]),
+    };
+    maker.classes(
+        lists,
+        &[
+            ("SELECT fine()", Read),
+            ("SELECT declared()", Write),
+            ("SELECT upper('a')", Write),
+            ("SELECT pg_catalog.upper('a')", Write),
+            ("SELECT * FROM over_fine", Read),
+            ("SELECT * FROM over_declared", Write),
+            ("SELECT * FROM audit_log", PrimaryRead),
+            ("SELECT * FROM public.audit_log", PrimaryRead),
+            ("SELECT * FROM unqualified", PrimaryRead),
+            ("SELECT * FROM far", Read),
+            ("SELECT * FROM far_audit_log", PrimaryRead),
+        ],
+    );
+}
+
+#[test]
+fn reasons_name_what_is_asked_and_what_is_at_the_bottom() {
+    let mut maker = Maker::default();
+    let volatile = maker.volatile("app.writes");
+    let view = maker.relation("view", Nature::Plain, "");
+    maker.edge(view, volatile);
+    let above = maker.relation("above", Nature::Plain, "");
+    maker.edge(above, view);
+    let catalogue = Catalogue::new(&maker.0, &Lists::default());
+    let reason = "relation public.above rests on function app.writes(), which is volatile";
+    let found = catalogue.relation(None, "above");
+    assert_eq!(found, Some(&Finding::Writes(reason.into())));
+}
+
+#[test]
+fn a_new_catalogue_makes_new_decisions_and_an_equal_one_does_not() {
+    let rows = |volatile: bool| {
+        let mut maker = Maker::default();
+        match volatile {
+            true => maker.volatile("f"),
+            false => maker.function("f", ""),
+        };
+        Catalogue::new(&maker.0, &Lists::default())
+    };
+    let scope = Scope::new();
+    let classifier = Classifier::new(1 << 20, &[]);
+    let class = || classifier.classify_in(&scope, b"SELECT f()").decision.class;
+    assert_eq!(class(), Write);
+    assert!(scope.publish(rows(false)));
+    assert_eq!(class(), Read);
+    let edition = scope.edition();
+    assert!(!scope.publish(rows(false)));
+    assert_eq!(scope.edition(), edition);
+    assert!(scope.publish(rows(true)));
+    assert_ne!(scope.edition(), edition);
+    assert_eq!(class(), Write);
+    // Other databases have other names.
+    assert_eq!(
+        classifier
+            .classify_in(&Scope::with(rows(false)), b"SELECT f()")
+            .decision
+            .class,
+        Read
+    );
+}
+
+#[test]
+fn a_name_that_is_missed_is_told_once() {
+    let scope = Scope::with(Catalogue::new(&Rows::default(), &Lists::default()));
+    let classifier = Classifier::new(1 << 20, &[]);
+    classifier.classify_in(&scope, b"SELECT 1");
+    assert!(!scope.take_missed());
+    classifier.classify_in(&scope, b"SELECT * FROM nowhere");
+    assert!(scope.take_missed());
+    assert!(!scope.take_missed());
+}

@@ -1,0 +1,137 @@
+//! What the proxy knows of the functions and relations of a database, and when.
+
+use causeway::config::MonitorConfig;
+use causeway::lab::{APP_DATABASE, APP_USER, Lab, PASSWORD};
+
+use crate::front::{Front, PATIENCE, ask, read_on_replica, until};
+
+/// Why the last statement ran where it did.
+async fn route(client: &tokio_postgres::Client) -> String {
+    ask(client, "SHOW causeway.last_route").await
+}
+
+#[tokio::test]
+async fn what_goes_through_the_proxy_is_known_at_once() {
+    let front = Front::small().await;
+    let client = front.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (n int);
+             CREATE FUNCTION reads() RETURNS int STABLE LANGUAGE sql AS 'SELECT count(*)::int FROM t';
+             CREATE FUNCTION writes() RETURNS int LANGUAGE plpgsql AS
+                 'BEGIN INSERT INTO t VALUES (1); RETURN 1; END';
+             CREATE VIEW harmless AS SELECT reads() AS n",
+        )
+        .await
+        .unwrap();
+    for sql in ["SELECT reads()", "SELECT n FROM harmless"] {
+        read_on_replica(&client, sql, "0").await;
+    }
+    // Prepared while it reads, and run when it writes.
+    let prepared = client.prepare("SELECT n FROM harmless").await.unwrap();
+    client.query_one(&prepared, &[]).await.unwrap();
+    assert!(route(&client).await.contains("role=replica"));
+    client
+        .batch_execute("CREATE OR REPLACE VIEW harmless AS SELECT writes() AS n")
+        .await
+        .unwrap();
+    let mut rows = 0;
+    loop {
+        client.query_one(&prepared, &[]).await.unwrap();
+        rows += 1;
+        // Before it is known, the replica refuses; either way it writes once.
+        if route(&client).await.contains("reason=\"write\"") {
+            break;
+        }
+    }
+    until(&client, "SELECT count(*) FROM t", &rows.to_string()).await;
+}
+
+#[tokio::test]
+async fn what_is_made_past_the_proxy_is_found_when_it_is_missed() {
+    let front = Front::small().await;
+    let client = front.client().await;
+    let direct = front
+        .primary()
+        .connect(APP_USER, APP_DATABASE)
+        .await
+        .unwrap();
+    direct
+        .batch_execute("CREATE VIEW made_elsewhere AS SELECT 7 AS n")
+        .await
+        .unwrap();
+    assert_eq!(ask(&client, "SELECT n FROM made_elsewhere").await, "7");
+    // The interval between two readings is longer than this test has patience.
+    assert!(MonitorConfig::default().catalogue_interval > PATIENCE);
+    read_on_replica(&client, "SELECT n FROM made_elsewhere", "7").await;
+}
+
+#[tokio::test]
+async fn a_list_of_the_configuration_wins_over_the_catalogue() {
+    let front = Front::with(|config| {
+        config.routing.primary_tables = vec!["kept_*".to_owned()];
+        config.routing.read_only_functions = vec!["looks".to_owned()];
+    })
+    .await;
+    let client = front.client().await;
+    client
+        .batch_execute(
+            "CREATE VIEW kept_here AS SELECT 1 AS n; CREATE VIEW free AS SELECT 2 AS n;
+             CREATE FUNCTION looks() RETURNS int LANGUAGE sql AS 'SELECT 3'",
+        )
+        .await
+        .unwrap();
+    read_on_replica(&client, "SELECT n FROM free", "2").await;
+    read_on_replica(&client, "SELECT looks()", "3").await;
+    assert_eq!(ask(&client, "SELECT n FROM kept_here").await, "1");
+    assert!(route(&client).await.contains("role=primary"));
+}
+
+#[tokio::test]
+async fn explain_judges_with_the_catalogue_of_a_database() {
+    let lab = Lab::builder()
+        .quick()
+        .primary("us-east")
+        .build()
+        .await
+        .unwrap();
+    let node = lab.node("us-east");
+    let client = node.connect(APP_USER, APP_DATABASE).await.unwrap();
+    client
+        .batch_execute("CREATE FUNCTION looks() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1'")
+        .await
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let settings = format!(
+        "[[nodes]]\nhost = \"127.0.0.1\"\nport = {}\nsslmode = \"disable\"\n\
+         [[users]]\nname = \"{APP_USER}\"\npassword = \"{PASSWORD}\"\n",
+        node.port()
+    );
+    std::fs::write(path("proxy.toml"), settings).unwrap();
+    std::fs::write(
+        path("queries.sql"),
+        "SELECT looks();\nSELECT looks_not();\n",
+    )
+    .unwrap();
+    let explain = |more: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_causeway"))
+            .args(["explain", "--config"])
+            .arg(path("proxy.toml"))
+            .arg("--file")
+            .arg(path("queries.sql"))
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let classes = printed
+            .lines()
+            .filter_map(|line| line.strip_prefix("class "));
+        classes
+            .map(|class| class.trim().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(explain(&[]), ["write", "write"]);
+    assert_eq!(explain(&["--database", APP_DATABASE]), ["read", "write"]);
+}

@@ -1,0 +1,471 @@
+//! Between psql and the primary: moves the messages, and looks at each Query on its way.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use causeway::config::{MonitorConfig, NodeConfig, ServerTls, TlsMode};
+use causeway::lab::{APP_DATABASE, Lab, MONITOR_USER, PASSWORD, SUPERUSER};
+use causeway::monitor::catalogue::load;
+use causeway::monitor::control_pool;
+use causeway::protocol::frame::{backend, frontend};
+use causeway::sql::{Catalogue, Class, Classifier, Decision, Effect, Lists, Scope};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_postgres::{Client, NoTls};
+
+use super::tally::{Answer, Deed, Tally};
+use crate::front::PATIENCE;
+use crate::raw::{Message, frame, query};
+
+pub struct Relay {
+    lab: Lab,
+    port: u16,
+    classifier: Classifier,
+    tally: Mutex<Tally>,
+    script: Mutex<String>,
+    /// Something may have been written since the replica was last waited for.
+    written: AtomicBool,
+    primary: Client,
+    replica: Client,
+}
+
+impl Relay {
+    pub async fn start(lab: Lab) -> Arc<Relay> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let primary = lab.node("us-east").connect(SUPERUSER, "postgres");
+        let replica = lab.node("eu-west").connect(SUPERUSER, "postgres");
+        let (primary, replica) = (primary.await.unwrap(), replica.await.unwrap());
+        let relay = Arc::new(Relay {
+            primary,
+            replica,
+            lab,
+            port: listener.local_addr().unwrap().port(),
+            classifier: Classifier::new(64 << 20, &[]),
+            tally: Mutex::default(),
+            script: Mutex::default(),
+            written: AtomicBool::new(true),
+        });
+        let accepting = Arc::downgrade(&relay);
+        tokio::spawn(async move {
+            while let (Ok((client, _)), Some(relay)) =
+                (listener.accept().await, accepting.upgrade())
+            {
+                tokio::spawn(async move { relay.serve(client).await });
+            }
+        });
+        relay
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn begins(&self, script: &str) {
+        *self.script.lock().unwrap() = script.to_owned();
+    }
+
+    pub fn tally(&self) -> Tally {
+        self.tally.lock().unwrap().clone()
+    }
+
+    /// One connection of psql. It ends when either side has gone.
+    async fn serve(self: Arc<Relay>, client: TcpStream) {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.lab.node("us-east").port()));
+        let server = TcpStream::connect(address).await.unwrap();
+        let mut conversation = Conversation {
+            client,
+            server,
+            status: b'I',
+            scope: Scope::new(),
+            is_stale: true,
+            database: String::new(),
+            mirror: None,
+            relay: self,
+        };
+        let _ = conversation.run().await;
+    }
+
+    async fn catch_up(&self) {
+        if !self.written.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        // Flushed, so that the replica gets it: scripts commit asynchronously too.
+        let position = "SELECT pg_current_wal_flush_lsn()::text";
+        let row = self.primary.query_one(position, &[]).await.unwrap();
+        let reached = format!(
+            "SELECT pg_last_wal_replay_lsn() >= '{}'",
+            row.get::<_, &str>(0)
+        );
+        let deadline = Instant::now() + PATIENCE;
+        while !self
+            .replica
+            .query_one(&reached, &[])
+            .await
+            .unwrap()
+            .get::<_, bool>(0)
+        {
+            assert!(Instant::now() < deadline, "the replica does not catch up");
+        }
+    }
+}
+
+struct Conversation {
+    relay: Arc<Relay>,
+    client: TcpStream,
+    server: TcpStream,
+    /// As the last ReadyForQuery told.
+    status: u8,
+    scope: Scope,
+    /// The catalogue may have changed since it was read.
+    is_stale: bool,
+    database: String,
+    /// The same session on the replica.
+    mirror: Option<Client>,
+}
+
+/// How a query ended.
+#[derive(Default)]
+struct Outcome {
+    error: Option<String>,
+    columns: Vec<String>,
+}
+
+/// Looks for what a statement has taken: by its lines that were not there before.
+const LOOK: &str = "\
+SELECT 'a transaction number' WHERE pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL \
+UNION SELECT mode || ' on ' || locktype || ' ' || concat_ws(' ', relation::pg_catalog.regclass, classid, objid) \
+  FROM pg_catalog.pg_locks \
+ WHERE pid = pg_catalog.pg_backend_pid() AND locktype NOT IN ('virtualxid', 'transactionid') \
+       AND mode NOT IN ('AccessShareLock', 'RowShareLock')";
+
+impl Conversation {
+    async fn run(&mut self) -> std::io::Result<()> {
+        let mut size = [0; 4];
+        self.client.read_exact(&mut size).await?;
+        let mut startup = vec![0; u32::from_be_bytes(size) as usize - 4];
+        self.client.read_exact(&mut startup).await?;
+        self.server
+            .write_all(&[&size[..], &startup].concat())
+            .await?;
+        let user = self.read_startup(&startup);
+        let ready = self.forward_until_ready().await?;
+        if ready.error.is_some() {
+            return Ok(());
+        }
+        let replica = self.relay.lab.node("eu-west");
+        self.relay.catch_up().await;
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host("127.0.0.1")
+            .port(replica.port())
+            .user(&user)
+            .dbname(&self.database);
+        if let Ok((client, connection)) = config.connect(NoTls).await {
+            tokio::spawn(connection);
+            self.mirror = Some(client);
+        }
+        loop {
+            let message = read(&mut self.client).await?;
+            if message.tag == frontend::QUERY {
+                let text = message
+                    .body
+                    .strip_suffix(b"\0")
+                    .unwrap_or_default()
+                    .to_vec();
+                self.query(&text).await?;
+            } else {
+                self.server
+                    .write_all(&frame(message.tag, &message.body))
+                    .await?;
+            }
+        }
+    }
+
+    /// Notes the database, and gives the user.
+    fn read_startup(&mut self, packet: &[u8]) -> String {
+        let text = String::from_utf8_lossy(&packet[4..]).into_owned();
+        let words: Vec<&str> = text.split('\0').collect();
+        let of = |name| {
+            words
+                .chunks(2)
+                .find(|pair| pair[0] == name)
+                .map(|pair| pair[1])
+        };
+        let user = of("user").unwrap_or_default().to_owned();
+        self.database = of("database").unwrap_or(&user).to_owned();
+        user
+    }
+
+    async fn query(&mut self, text: &[u8]) -> std::io::Result<()> {
+        let mut decision = self.classify(text).await;
+        let is_candidate = decision.statements == 1
+            && begins_like_a_read(text)
+            && decision
+                .effects
+                .iter()
+                .all(|effect| !moves_transaction(effect));
+        let deed = match self.status {
+            b'I' if is_candidate => self.in_own_transaction(text).await?,
+            b'T' if is_candidate => {
+                let before = self.ask_server(LOOK).await?.columns;
+                let outcome = self.pass(text).await?;
+                match (outcome.error, self.status) {
+                    (None, b'T') => Some(deed(&before, self.ask_server(LOOK).await?.columns)),
+                    _ => None,
+                }
+            }
+            _ => {
+                self.pass(text).await?;
+                None
+            }
+        };
+        if let (Some(Deed::Took(_)), true) = (&deed, self.is_stale) {
+            // It may have been judged by names that mean something else by now.
+            self.reload().await;
+            decision = self.classify(text).await;
+        }
+        if decision.class > Class::Read {
+            self.relay.written.store(true, Ordering::Relaxed);
+            self.is_stale |= decision.class == Class::Write && !changes_rows(text);
+        }
+        let text = String::from_utf8_lossy(text).into_owned();
+        let place = self.relay.script.lock().unwrap().clone();
+        let refusal =
+            match self.status == b'I' && (deed.is_some() || decision.class == Class::Anywhere) {
+                true => self.ask_replica(&text).await,
+                false => Answer::None,
+            };
+        let deed = deed.unwrap_or(Deed::Unknown);
+        let mut tally = self.relay.tally.lock().unwrap();
+        tally.add(&place, &text, &decision, deed, refusal);
+        Ok(())
+    }
+
+    /// With names that are as new as they must be: what is not known may just have been made.
+    async fn classify(&mut self, text: &[u8]) -> Arc<Decision> {
+        let decision = self
+            .relay
+            .classifier
+            .classify_in(&self.scope, text)
+            .decision;
+        if self.scope.take_missed() && self.is_stale || self.scope.catalogue().is_none() {
+            self.reload().await;
+            return self
+                .relay
+                .classifier
+                .classify_in(&self.scope, text)
+                .decision;
+        }
+        decision
+    }
+
+    async fn reload(&mut self) {
+        let node = NodeConfig {
+            tls: ServerTls {
+                mode: TlsMode::Disable,
+                root_cert: None,
+            },
+            ..NodeConfig::new("127.0.0.1", self.relay.lab.node("us-east").port())
+        };
+        let settings = MonitorConfig {
+            user: MONITOR_USER.to_owned(),
+            password: Some(PASSWORD.to_owned().into()),
+            database: match self.database.is_empty() {
+                true => APP_DATABASE.to_owned(),
+                false => self.database.clone(),
+            },
+            ..MonitorConfig::default()
+        };
+        let pool = control_pool(&node, &settings).unwrap();
+        let loaded = load(&pool, super::SCRIPT_TIMEOUT).await.unwrap();
+        self.scope
+            .publish(Catalogue::new(&loaded.rows, &Lists::default()));
+        // What an open transaction has made is not to be read yet.
+        self.is_stale = self.status != b'I';
+    }
+
+    /// Runs a statement in a transaction of ours, which the client does not see.
+    async fn in_own_transaction(&mut self, text: &[u8]) -> std::io::Result<Option<Deed>> {
+        self.ask_server("BEGIN").await?;
+        let before = self.ask_server(LOOK).await?.columns;
+        self.server
+            .write_all(&frame(frontend::QUERY, &[text, b"\0"].concat()))
+            .await?;
+        let outcome = self.forward(Ready::Withhold).await?;
+        let taken = match outcome.error {
+            None => Some(deed(&before, self.ask_server(LOOK).await?.columns)),
+            Some(_) => None,
+        };
+        self.ask_server("COMMIT").await?;
+        self.client
+            .write_all(&frame(backend::READY_FOR_QUERY, b"I"))
+            .await?;
+        Ok(taken)
+    }
+
+    /// What the replica says to it.
+    async fn ask_replica(&mut self, text: &str) -> Answer {
+        let Some(mirror) = &self.mirror else {
+            return Answer::None;
+        };
+        self.relay.catch_up().await;
+        let Err(error) = mirror.simple_query(text).await else {
+            return Answer::Ran;
+        };
+        let Some(error) = error.as_db_error() else {
+            return Answer::None;
+        };
+        let (code, message) = (error.code().code(), error.message());
+        let names_recovery = || message.contains("recovery") || message.contains("hot standby");
+        match code {
+            "25006" => Answer::Refused(format!("{code} {message}")),
+            "55000" | "0A000" if names_recovery() => Answer::Refused(format!("{code} {message}")),
+            _ => Answer::None,
+        }
+    }
+
+    async fn pass(&mut self, text: &[u8]) -> std::io::Result<Outcome> {
+        self.server
+            .write_all(&frame(frontend::QUERY, &[text, b"\0"].concat()))
+            .await?;
+        self.forward(Ready::Forward).await
+    }
+
+    async fn forward_until_ready(&mut self) -> std::io::Result<Outcome> {
+        self.forward(Ready::Forward).await
+    }
+
+    /// Moves the answers to the client, and what the client sends meanwhile to the server, where
+    /// that waits for it: in authentication and COPY.
+    async fn forward(&mut self, ready: Ready) -> std::io::Result<Outcome> {
+        let mut outcome = Outcome::default();
+        loop {
+            let message = read(&mut self.server).await?;
+            let bytes = frame(message.tag, &message.body);
+            match message.tag {
+                backend::READY_FOR_QUERY => {
+                    self.status = message.body[0];
+                    if ready == Ready::Forward {
+                        self.client.write_all(&bytes).await?;
+                    }
+                    return Ok(outcome);
+                }
+                backend::ERROR_RESPONSE => outcome.error = Some(message.field(b'C')),
+                _ => {}
+            }
+            self.client.write_all(&bytes).await?;
+            match message.tag {
+                backend::AUTHENTICATION if matches!(message.body[3], 3 | 5 | 10 | 11) => {
+                    let answer = read(&mut self.client).await?;
+                    self.server
+                        .write_all(&frame(answer.tag, &answer.body))
+                        .await?;
+                }
+                backend::COPY_IN_RESPONSE => loop {
+                    let data = read(&mut self.client).await?;
+                    self.server.write_all(&frame(data.tag, &data.body)).await?;
+                    if matches!(data.tag, frontend::COPY_DONE | frontend::COPY_FAIL) {
+                        break;
+                    }
+                },
+                _ => {}
+            }
+        }
+    }
+
+    /// A question of ours on psql's connection.
+    async fn ask_server(&mut self, sql: &str) -> std::io::Result<Outcome> {
+        self.server.write_all(&query(sql)).await?;
+        let mut outcome = Outcome::default();
+        loop {
+            let message = read(&mut self.server).await?;
+            match message.tag {
+                backend::READY_FOR_QUERY => {
+                    self.status = message.body[0];
+                    return Ok(outcome);
+                }
+                backend::DATA_ROW => outcome.columns.extend(message.columns()),
+                backend::ERROR_RESPONSE => outcome.error = Some(message.field(b'C')),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    Forward,
+    Withhold,
+}
+
+async fn read(stream: &mut TcpStream) -> std::io::Result<Message> {
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).await?;
+    let [tag, size @ ..] = head;
+    let mut body = vec![0; u32::from_be_bytes(size) as usize - 4];
+    stream.read_exact(&mut body).await?;
+    Ok(Message { tag, body })
+}
+
+fn deed(before: &[String], after: Vec<String>) -> Deed {
+    let new: Vec<String> = after
+        .into_iter()
+        .filter(|line| !before.contains(line))
+        .collect();
+    match new.is_empty() {
+        true => Deed::Read,
+        false => Deed::Took(new.join(", ")),
+    }
+}
+
+/// What could be a read, and can be run in a transaction.
+fn begins_like_a_read(text: &[u8]) -> bool {
+    const WORDS: [&str; 8] = [
+        "select", "with", "values", "table", "explain", "copy", "show", "(",
+    ];
+    let first = first_word(text);
+    WORDS.contains(&first.as_str())
+}
+
+fn changes_rows(text: &[u8]) -> bool {
+    ["insert", "update", "delete", "copy", "explain"].contains(&first_word(text).as_str())
+}
+
+fn first_word(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let mut rest = text.trim_start();
+    // psql sends the comments ahead of a statement only where they stand between others.
+    while rest.starts_with("--") || rest.starts_with("/*") {
+        let end = match rest.starts_with("--") {
+            true => rest.find('\n').map(|at| at + 1),
+            false => rest.find("*/").map(|at| at + 2),
+        };
+        rest = rest
+            .get(end.unwrap_or(rest.len())..)
+            .unwrap_or_default()
+            .trim_start();
+    }
+    if rest.starts_with('(') {
+        return "(".to_owned();
+    }
+    rest.split(|letter: char| !letter.is_alphabetic())
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase()
+}
+
+fn moves_transaction(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::Begin(_)
+            | Effect::Commit { .. }
+            | Effect::Rollback { .. }
+            | Effect::Savepoint(_)
+            | Effect::Release(_)
+            | Effect::RollbackTo(_)
+            | Effect::PrepareTransaction
+            | Effect::SetTransaction { .. }
+    )
+}
