@@ -18,7 +18,7 @@ impl Session {
     pub(super) async fn attach(&mut self, plan: &Plan) -> Result<(), Fault> {
         let began = Instant::now();
         let need = self.need(plan);
-        self.follow_timeline(began);
+        self.follow_timeline();
         let slot = std::sync::Arc::clone(self.cancel.slot());
         let lent = tokio::select! {
             biased;
@@ -26,6 +26,8 @@ impl Session {
             () = slot.cancelled_while_waiting() => Err(cancelled()),
         };
         let (route, server) = lent?;
+        // It may have waited for the promotion.
+        self.follow_timeline();
         self.services.metrics.routed(&route);
         if !plan.shows_ours() {
             self.last_route = Some(LastRoute {
@@ -57,10 +59,10 @@ impl Session {
     }
 
     /// A session that only writes learns of a promotion too.
-    fn follow_timeline(&mut self, now: Instant) {
+    fn follow_timeline(&mut self) {
         let topology = self.services.feed.topology();
         if self.floor.timeline() != topology.timeline {
-            self.floor.settle(&topology, now);
+            self.floor.settle(&topology, Instant::now());
         }
     }
 

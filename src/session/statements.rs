@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use crate::protocol::frame::cstring;
 use crate::protocol::owed::StatementId;
 use crate::server::{UnnamedTag, statement_name};
-use crate::sql::{Class, Classified, Classifier, Relation, Scope, SqlPrepare};
+use crate::sql::{Class, Classified, Classifier, Scope, SqlPrepare};
 
 /// A prepared statement as all sessions share it.
 #[derive(Debug)]
@@ -187,10 +187,8 @@ impl Unnamed {
 pub struct PreparedInSql {
     /// The PREPARE itself: it makes the same on another server.
     pub text: Arc<[u8]>,
-    /// Where the statement may run.
-    pub class: Class,
-    /// What it reads.
-    pub relations: Box<[Relation]>,
+    /// A replica has refused it once: it goes to the primary from now on.
+    pub is_learned_write: bool,
 }
 
 /// Statements that one client may have prepared at a time. PostgreSQL has no such limit, but
@@ -269,8 +267,7 @@ impl ClientStatements {
     pub fn prepare_in_sql(&mut self, prepare: &SqlPrepare, text: Arc<[u8]>) {
         let statement = PreparedInSql {
             text,
-            class: prepare.class,
-            relations: prepare.relations.clone(),
+            is_learned_write: false,
         };
         self.in_sql.insert(prepare.name.clone(), statement);
     }
@@ -278,7 +275,7 @@ impl ClientStatements {
     /// A replica has refused it: it goes to the primary from now on.
     pub fn learn_write_in_sql(&mut self, name: &str) {
         if let Some(statement) = self.in_sql.get_mut(name) {
-            statement.class = Class::Write;
+            statement.is_learned_write = true;
         }
     }
 

@@ -364,8 +364,7 @@ impl Session {
             }
             None => {
                 let in_sql = std::str::from_utf8(name).ok();
-                let in_sql = in_sql.and_then(|name| self.statements.in_sql(name));
-                let known = in_sql.map(|statement| (statement.class, &*statement.relations));
+                let known = in_sql.and_then(|name| self.prepared_in_sql(name));
                 plan.has_effects = true;
                 self.account_prepared(known, None, plan);
                 unknown
@@ -423,13 +422,13 @@ impl Session {
     /// Adds what is executed by its name; in doubt that is a write.
     fn account_prepared(
         &self,
-        known: Option<(Class, &[Relation])>,
+        known: Option<(Class, Box<[Relation]>)>,
         hints: Option<&Hints>,
         plan: &mut Plan,
     ) {
-        let (class, relations) = known.unwrap_or((Class::Write, &[]));
+        let (class, relations) = known.unwrap_or((Class::Write, Box::default()));
         plan.class = plan.class.max(class);
-        plan.want(self.wants(relations, hints));
+        plan.want(self.wants(&relations, hints));
     }
 
     /// Adds what one text does to the plan; its class is known better than it was.
@@ -494,28 +493,39 @@ impl Session {
 
 impl Session {
     /// What EXECUTE of this name does: what was prepared, here or earlier in the same text.
-    fn prepared<'a>(
-        &'a self,
-        name: &str,
-        decision: &'a Decision,
-    ) -> Option<(Class, &'a [Relation])> {
+    fn prepared(&self, name: &str, decision: &Decision) -> Option<(Class, Box<[Relation]>)> {
         let earlier = decision.effects.iter().find_map(|effect| match effect {
             Effect::Prepare(prepare) if *prepare.name == *name => {
-                Some((prepare.class, &*prepare.relations))
+                Some((prepare.class, prepare.relations.clone()))
             }
             _ => None,
         });
-        let in_sql = || {
-            let statement = self.statements.in_sql(name)?;
-            Some((statement.class, &*statement.relations))
-        };
         let by_protocol = || {
             let statement = self.statements.get(name.as_bytes())?;
             let decision = &statement.classified.decision;
-            let plain = decision.effects.is_empty() && !statement.is_learned_write();
-            plain.then_some((decision.class, &*decision.relations))
+            let class = statement.class(&self.services.classifier, self.names.scope());
+            (decision.effects.is_empty()).then(|| (class, decision.relations.clone()))
         };
+        let in_sql = || self.prepared_in_sql(name);
         earlier.or_else(in_sql).or_else(by_protocol)
+    }
+
+    /// What SQL has prepared under this name, as the database is now.
+    fn prepared_in_sql(&self, name: &str) -> Option<(Class, Box<[Relation]>)> {
+        let statement = self.statements.in_sql(name)?;
+        let classifier = &self.services.classifier;
+        let decision = classifier
+            .classify_in(self.names.scope(), &statement.text)
+            .decision;
+        let prepare = decision.effects.iter().find_map(|effect| match effect {
+            Effect::Prepare(prepare) => Some(prepare),
+            _ => None,
+        })?;
+        let class = match statement.is_learned_write {
+            true => Class::Write,
+            false => prepare.class,
+        };
+        Some((class, prepare.relations.clone()))
     }
 }
 

@@ -189,6 +189,21 @@ pub async fn read_on_replica(client: &Client, sql: &str, expected: &str) {
     }
 }
 
+/// Waits until reads of the relation may run near: a catalogue of before it was made takes them for
+/// writes.
+pub async fn until_known(client: &Client, relation: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let read = format!("SELECT FROM {relation} LIMIT 0");
+        client.simple_query(&read).await.unwrap();
+        let route = ask(client, "SHOW causeway.last_route").await;
+        if !route.contains("reason=\"write\"") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{relation} stays unknown");
+    }
+}
+
 /// A client that must not notice what happens to others: it asks again and again, and counts.
 pub struct Witness {
     task: tokio::task::JoinHandle<u64>,

@@ -6,7 +6,7 @@ use causeway::config::{Consistency, OnLag, ProfileConfig};
 use causeway::lab::Lab;
 use tokio_postgres::Client;
 
-use crate::front::{Front, ask, try_ask};
+use crate::front::{Front, ask, try_ask, until_known};
 
 fn profile(name: &str, tables: &[&str], consistency: Consistency) -> ProfileConfig {
     ProfileConfig {
@@ -51,6 +51,7 @@ async fn front() -> Front {
     let make = "CREATE SCHEMA audit; CREATE TABLE payments (a int); CREATE TABLE products (a int);
         CREATE TABLE product_names (a int); CREATE TABLE audit.entries (a int); CREATE TABLE other (a int)";
     client.batch_execute(make).await.unwrap();
+    until_known(&client, "other").await;
     front.lab.wait_caught_up("eu-west").await.unwrap();
     front.lab.node("eu-west").pause_replay().await.unwrap();
     front
@@ -214,6 +215,7 @@ async fn lag_is_waited_for_or_an_error_where_that_is_wanted() {
         .batch_execute("CREATE TABLE errs (); CREATE TABLE waits (); CREATE TABLE gives_up ()")
         .await
         .unwrap();
+    until_known(&client, "gives_up").await;
     front.lab.wait_caught_up("eu-west").await.unwrap();
     let replica = front.lab.node("eu-west");
     replica.pause_replay().await.unwrap();

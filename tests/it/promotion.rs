@@ -9,7 +9,7 @@ use causeway::app::Running;
 use causeway::lab::{APP_DATABASE, APP_USER, Cut, Lab, Mode};
 use causeway::protocol::frame::backend;
 
-use crate::front::{PATIENCE, ask, read_on_replica};
+use crate::front::{PATIENCE, ask, read_on_replica, until_known};
 use crate::raw::{Message, Raw, frame};
 use crate::support;
 
@@ -80,6 +80,7 @@ async fn a_lost_write_is_told_once_and_never_mistaken() {
         "CREATE TABLE t (a int); INSERT INTO t VALUES (1)",
     )
     .await;
+    until_known(&support::connect(&causeway).await, "t").await;
     say(&mut keeper, "INSERT INTO t VALUES (2)").await;
     let kept = value(&say(&mut keeper, "SHOW causeway.token").await);
     for replica in ["eu-west", "ap-south"] {

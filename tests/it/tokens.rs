@@ -8,7 +8,7 @@ use causeway::lab::{APP_USER, Lab, PASSWORD};
 use causeway::protocol::frame::{backend, parameter_status};
 use tokio_postgres::{Client, NoTls};
 
-use crate::front::{Front, ask, code, read_on_replica, until};
+use crate::front::{Front, ask, code, read_on_replica, until, until_known};
 use crate::raw::{Message, Raw};
 use crate::support;
 
@@ -22,6 +22,7 @@ async fn behind() -> Front {
         .batch_execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")
         .await
         .unwrap();
+    until_known(&client, "t").await;
     front.lab.wait_caught_up("eu-west").await.unwrap();
     front.lab.node("eu-west").pause_replay().await.unwrap();
     front
@@ -124,6 +125,7 @@ async fn what_was_only_seen_is_in_the_token_too() {
         .batch_execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")
         .await
         .unwrap();
+    until_known(&writer, "t").await;
     for replica in ["eu-west", "eu-west-2"] {
         front.lab.wait_caught_up(replica).await.unwrap();
     }
@@ -364,6 +366,7 @@ async fn a_token_goes_from_region_to_region() {
         .unwrap();
     lab.wait_caught_up("eu-west").await.unwrap();
     let reader = support::connect(&west).await;
+    until_known(&reader, "t").await;
     let mut near = 0;
     for round in 1..=20 {
         writer

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use causeway::lab::Lab;
 
-use crate::front::{Front, ask, try_ask, until};
+use crate::front::{Front, ask, try_ask, until, until_known};
 
 /// One replica beside the Causeway, with all there is and then no more.
 async fn standing_still(change: impl FnOnce(&mut causeway::config::Config)) -> Front {
@@ -20,6 +20,7 @@ async fn standing_still(change: impl FnOnce(&mut causeway::config::Config)) -> F
         .batch_execute("CREATE TABLE t (a int)")
         .await
         .unwrap();
+    until_known(&client, "t").await;
     front.lab.wait_caught_up("eu-west").await.unwrap();
     front.lab.node("eu-west").pause_replay().await.unwrap();
     front
