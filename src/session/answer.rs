@@ -23,7 +23,7 @@ impl Session {
         if let Some(fault) = plan.refusal.take().map(|fault| *fault).or(misplaced) {
             return self.refuse_everywhere(&plan, fault).map(|()| None);
         }
-        if self.local == LocalTransaction::Failed {
+        if self.local == LocalTransaction::Failed && !plan.asks_nothing() {
             return Ok(self.answer_in_failed_transaction(plan));
         }
         Ok(match plan.steps.as_slice() {
@@ -32,7 +32,7 @@ impl Session {
                     let decision = std::sync::Arc::clone(decision);
                     self.answer_query(plan, &decision)
                 }
-                What::Sync => self.answer_bookkeeping(plan),
+                What::Sync | What::Flush => self.answer_bookkeeping(plan),
                 _ => Some(plan),
             },
             _ => self.answer_bookkeeping(plan),
@@ -90,13 +90,18 @@ impl Session {
         None
     }
 
-    /// Runs that only keep books (Close of a shared statement, Parse of a known one, a lone Sync)
-    /// need no server when the session has none.
+    /// Runs that only keep books (Close of a shared statement, Parse of a known one, a lone Sync or
+    /// Flush) need no server when the session has none.
     fn answer_bookkeeping(&mut self, plan: Plan) -> Option<Plan> {
-        let keeps_books =
-            |what: &What| matches!(what, What::CloseStatement | What::ParseKnown | What::Sync);
+        let keeps_books = |what: &What| {
+            matches!(
+                what,
+                What::CloseStatement | What::ParseKnown | What::Sync | What::Flush
+            )
+        };
         let all = plan.steps.iter().all(|step| keeps_books(&step.what));
-        if self.upstream.is_some() || !all || plan.ending != Ending::Sync {
+        let ended = matches!(plan.ending, Ending::Sync | Ending::Flush);
+        if self.upstream.is_some() || !all || !ended {
             return Some(plan);
         }
         let mut out = Vec::new();
@@ -104,6 +109,7 @@ impl Session {
             match step.what {
                 What::CloseStatement => put_synthetic(&mut out, Synthetic::CloseComplete),
                 What::ParseKnown => put_synthetic(&mut out, Synthetic::ParseComplete),
+                What::Flush => {}
                 _ => message::put_ready_for_query(&mut out, self.local_status()),
             }
         }

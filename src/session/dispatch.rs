@@ -88,7 +88,8 @@ impl Session {
         let in_transaction = self.local != LocalTransaction::None
             || plan.begins.is_some()
             || upstream.is_in_transaction();
-        if plan.needs_no_data() && !in_transaction && !upstream.server.owed.is_mid_cycle() {
+        let leaves_none = plan.asks_nothing() || plan.needs_no_data() && !in_transaction;
+        if leaves_none && !upstream.server.owed.is_mid_cycle() {
             return false;
         }
         let deep = plan.class == Class::Write || in_transaction || displaced || self.ties_others();

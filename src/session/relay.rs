@@ -87,13 +87,14 @@ impl Session {
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         loop {
+            // Ahead of all else: what comes next must choose its own server.
+            let mut progress = self.part_from_idle_server();
             if self.upstream.is_none() {
                 self.unpark();
             }
             if let Some(event) = self.take_request() {
                 return Poll::Ready(event);
             }
-            let mut progress = self.part_from_idle_server();
             if self.upstream.is_some() {
                 match self.poll_server(context) {
                     Ok(moved) => progress |= moved,

@@ -91,6 +91,12 @@ impl Plan {
         matches!(self.ending, Ending::Query | Ending::Sync)
     }
 
+    /// Nothing but Sync and Flush: it sees nothing and changes nothing, whatever the node.
+    pub fn asks_nothing(&self) -> bool {
+        let mut steps = self.steps.iter();
+        steps.all(|step| matches!(step.what, What::Sync | What::Flush))
+    }
+
     /// It can be surveyed a second time with the same outcome.
     pub fn is_repeatable(&self) -> bool {
         let mut steps = self.steps.iter().enumerate();

@@ -1,10 +1,16 @@
 //! The corners where a session and its server can lose step: each story is short, and ends with
 //! what the next client finds.
 
+use std::time::Duration;
+
+use causeway::lab::Lab;
 use causeway::protocol::frame::{backend, frontend};
 
 use crate::front::{Front, ask, until};
-use crate::raw::{Raw, bind, copy_data, copy_done, execute, flush, head, parse, query, show, sync};
+use crate::raw::{
+    Raw, bind, close_statement, copy_data, copy_done, execute, flush, head, parse, query, show,
+    sync,
+};
 
 /// Writes, so it runs on the primary.
 const ON_THE_PRIMARY: &str = "SELECT txid_current() > 0";
@@ -14,7 +20,21 @@ const NODE: &str = "SELECT current_setting('cluster_name')";
 
 /// One server per node, and a table `note (id int)` on both.
 async fn narrow() -> Front {
-    let front = Front::with(|config| config.pool.size = 1).await;
+    narrow_before(Lab::small().await.unwrap()).await
+}
+
+/// The same, where the replica is always the nearest node.
+async fn narrow_and_far_from_the_primary() -> Front {
+    let lab = Lab::builder()
+        .quick()
+        .primary("us-east")
+        .replica("eu-west")
+        .round_trip("us-east", "eu-west", Duration::from_millis(3));
+    narrow_before(lab.build().await.unwrap()).await
+}
+
+async fn narrow_before(lab: Lab) -> Front {
+    let front = Front::before(lab, |config| config.pool.size = 1).await;
     let client = front.client().await;
     client
         .batch_execute("CREATE TABLE note (id int)")
@@ -135,6 +155,54 @@ async fn a_pipelined_read_behind_an_eventual_one_sees_the_write() {
             .await;
         let expected = format!(" Z(I) T D({round}) C(SELECT 1) Z(I)");
         assert!(answer.ends_with(&expected), "{round}: {answer}");
+    }
+    front.lab.node("eu-west").resume_replay().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_asks_no_server_for_anything_chooses_none_for_what_follows() {
+    let front = narrow_and_far_from_the_primary().await;
+    front.lab.node("eu-west").pause_replay().await.unwrap();
+    let mut raw = front.raw().await;
+    let count = "SELECT count(*) FROM note";
+    let eventual = format!("/* causeway.consistency='eventual' */ {count}");
+    raw.exchange(&[parse("c", count), parse("e", &eventual), sync()])
+        .await;
+    raw.exchange(&[bind("", "e", &[]), execute("", 0), sync()])
+        .await;
+    let pipeline = [
+        parse("", "INSERT INTO note VALUES ($1)"),
+        bind("", "", &["1"]),
+        execute("", 0),
+        sync(),
+    ];
+    let idle: [(&[Vec<u8>], &str); 5] = [
+        (&[flush()], ""),
+        (&[flush(), flush()], ""),
+        (&[close_statement("none"), flush()], "3 "),
+        (&[parse("c", count), flush()], "1 "),
+        // The replica's server has it by the other name, and is asked for nothing more.
+        (
+            &[close_statement("d"), parse("d", &eventual), flush()],
+            "3 1 ",
+        ),
+    ];
+    let mut written = 0;
+    for (idle, replies) in idle {
+        for _ in 0..5 {
+            // Answered to the end, so that the server has gone back when the rest comes.
+            raw.exchange(&pipeline).await;
+            written += 1;
+            let read = [idle.concat(), query(count)].concat();
+            raw.send(&read).await;
+            let expected = format!("{replies}T D({written}) C(SELECT 1) Z(I)");
+            assert_eq!(show(&raw.until_ready().await), expected);
+            let write = [idle.concat(), query("INSERT INTO note VALUES (2)")].concat();
+            raw.send(&write).await;
+            written += 1;
+            let expected = format!("{replies}C(INSERT 0 1) Z(I)");
+            assert_eq!(show(&raw.until_ready().await), expected);
+        }
     }
     front.lab.node("eu-west").resume_replay().await.unwrap();
 }
