@@ -412,6 +412,7 @@ async fn without_a_primary_there_are_clear_errors_until_it_is_back() {
         .batch_execute("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
         .await
         .unwrap();
+    front::until_known(&client, "t").await;
     read_back(&client).await;
     front.primary().stop(Mode::Fast).await.unwrap();
     let refused = client
