@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Session;
 use super::preferences::{self, PREFIX, stricter};
 use super::statements::{MOST_STATEMENTS, Registered, Statement, Unnamed};
+use super::upstream::changes_session;
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::frame::{
     Frame, HEADER, Header, Target, bind_parts, cstring, frontend, parse_parts, target,
@@ -37,6 +38,8 @@ pub struct Plan {
     /// Some statement changes more than data, or mentions what SQL has prepared: it is sent when all
     /// before it has been answered.
     pub has_effects: bool,
+    /// Some statement changes what outlives its transaction.
+    changes_session: bool,
     /// A statement may put the server into COPY IN mode.
     pub copies_in: bool,
     /// The session will hold something that only its server has.
@@ -56,6 +59,11 @@ impl Plan {
     /// All its statements give the same answer whatever the data, such as SET and SHOW.
     pub fn needs_no_data(&self) -> bool {
         self.class == Class::Anywhere && self.level.is_some()
+    }
+
+    /// It may fail when it has committed a setting: only the server knows then what is set.
+    pub fn may_commit_settings_and_fail(&self) -> bool {
+        self.changes_session && (self.begins.is_some() || self.ends_transaction)
     }
 
     /// A whole cycle, from its first message to its Query or Sync.
@@ -181,6 +189,7 @@ impl Session {
             begins: None,
             ends_transaction: false,
             has_effects: false,
+            changes_session: false,
             copies_in: false,
             pins: false,
             refusal: None,
@@ -396,6 +405,7 @@ impl Session {
         );
         for effect in &decision.effects {
             plan.has_effects = true;
+            plan.changes_session |= changes_session(effect);
             match effect {
                 Effect::Execute(name) => {
                     plan.class = plan.class.max(self.class_of_prepared(name, decision));
