@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::protocol::error::{Fault, SqlState};
 use crate::routing::Level;
 use crate::server::Settings;
-use crate::sql;
+use crate::sql::{self, Effect};
 
 /// All settings of ours begin with it; on a plain PostgreSQL they are valid placeholders.
 pub const PREFIX: &str = "causeway.";
@@ -117,6 +117,19 @@ pub fn stricter(left: Level, right: Level) -> Level {
         left
     } else {
         right
+    }
+}
+
+/// The level that `effect` asks for, for what follows it in the same run.
+pub fn level_asked_for(effect: &Effect, defaults: &Preferences) -> Option<Level> {
+    match effect {
+        Effect::Set { name, value } if **name == *CONSISTENCY => match value {
+            Some(value) => level(&unquoted(value)),
+            None => Some(defaults.level),
+        },
+        Effect::Reset(name) if **name == *CONSISTENCY => Some(defaults.level),
+        Effect::ResetAll | Effect::DiscardAll => Some(defaults.level),
+        _ => None,
     }
 }
 

@@ -406,6 +406,10 @@ impl Session {
         for effect in &decision.effects {
             plan.has_effects = true;
             plan.changes_session |= changes_session(effect);
+            let defaults = &self.services.options.preferences;
+            if let Some(level) = preferences::level_asked_for(effect, defaults) {
+                plan.level = plan.level.map(|strictest| stricter(strictest, level));
+            }
             match effect {
                 Effect::Execute(name) => {
                     plan.class = plan.class.max(self.class_of_prepared(name, decision));

@@ -213,6 +213,36 @@ async fn what_asks_no_server_for_anything_chooses_none_for_what_follows() {
 }
 
 #[tokio::test]
+async fn a_setting_made_ahead_in_the_pipeline_counts_for_what_follows() {
+    // What needs no data runs on the primary, which is nearer; reads shall not.
+    let front = narrow_at("us-east").await;
+    front.lab.node("eu-west").pause_replay().await.unwrap();
+    let admin = front.admin().await;
+    let insert = "INSERT INTO note VALUES (1)";
+    admin.batch_execute(insert).await.unwrap();
+    let count = "SELECT count(*) FROM note";
+    let set = "SET causeway.consistency = 'strong'";
+    let rest = [bind("", "", &[]), execute("", 0), sync()];
+    let whole = [vec![parse("", set)], rest.to_vec()].concat();
+    for (set, replies) in [
+        (vec![query(set)], "C(SET) Z(I)"),
+        (whole, "1 2 C(SET) Z(I)"),
+    ] {
+        let mut raw = front.raw().await;
+        let near = raw.query("SET causeway.region = 'eu-west'").await;
+        assert_eq!(near, "C(SET) Z(I)");
+        assert_eq!(raw.query(count).await, "T D(0) C(SELECT 1) Z(I)");
+        let answer = raw.exchange(&[set, vec![query(count)]].concat()).await;
+        assert_eq!(answer, format!("{replies} T D(1) C(SELECT 1) Z(I)"));
+    }
+    let mut raw = front.raw().await;
+    raw.query("SET causeway.region = 'eu-west'").await;
+    let answer = raw.query(&format!("{set}; {count}")).await;
+    assert_eq!(answer, "C(SET) T D(1) C(SELECT 1) Z(I)");
+    front.lab.node("eu-west").resume_replay().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_text_that_fails_behind_its_own_transaction_leaves_a_session_that_writes() {
     let front = narrow_at("eu-west").await;
     for text in [
