@@ -194,6 +194,8 @@ impl Session {
             backend::NOTIFICATION_RESPONSE => {
                 // Who is told of something looks for it next.
                 self.floor.raise_to_primary_after(Instant::now());
+                // What is being captured may precede it.
+                upstream.captured = None;
                 return Ok(Verdict::Forward);
             }
             backend::NOTICE_RESPONSE => {
