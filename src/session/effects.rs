@@ -30,7 +30,7 @@ impl Session {
                     self.wishes.apply(effect, committed);
                     upstream.applied.apply(effect, committed);
                 }
-                Effect::Pin(reason) => self.pin_to_server(*reason),
+                Effect::Pin(reason) => self.pin_to_server(upstream, *reason),
                 Effect::Prepare(prepare) => {
                     let text: Arc<[u8]> = (*prepare.text).into();
                     let held = &mut upstream.server.sql_statements;
@@ -73,12 +73,14 @@ impl Session {
         for effect in &decision.effects {
             match effect {
                 // No rollback gives a lock back.
-                Effect::Pin(reason @ PinReason::AdvisoryLock) => self.pin_to_server(*reason),
+                Effect::Pin(reason @ PinReason::AdvisoryLock) => {
+                    self.pin_to_server(upstream, *reason)
+                }
                 Effect::Pin(
                     reason @ (PinReason::SqlPrepare | PinReason::Load | PinReason::Unknown),
-                ) if several => self.pin_to_server(*reason),
+                ) if several => self.pin_to_server(upstream, *reason),
                 Effect::Prepare(_) if several => {
-                    self.keep_doubtful(upstream, PinReason::SqlPrepare)
+                    self.pin_to_server(upstream, PinReason::SqlPrepare)
                 }
                 effect if deallocates_all(effect) => match upstream.deallocated.take() {
                     Some(statements) if !several => upstream.server.statements = statements,
@@ -88,21 +90,15 @@ impl Session {
             }
         }
         if is_torn(decision) || committed {
-            self.keep_doubtful(upstream, PinReason::Unknown);
+            self.pin_to_server(upstream, PinReason::Unknown);
         }
     }
 
-    /// The server may differ from what is known of it. On the primary the session stays with it; on
-    /// a replica it cannot.
-    fn keep_doubtful(&mut self, upstream: &mut Upstream, reason: PinReason) {
-        match upstream.role {
-            Role::Primary => self.pin_to_server(reason),
-            Role::Replica => upstream.afterwards = Afterwards::Discard,
-        }
-    }
-
-    fn pin_to_server(&mut self, reason: PinReason) {
-        if self.pins.add(reason) {
+    /// A replica's server is no place to stay: what it may hold goes with it.
+    fn pin_to_server(&mut self, upstream: &mut Upstream, reason: PinReason) {
+        if upstream.role == Role::Replica {
+            upstream.afterwards = Afterwards::Discard;
+        } else if self.pins.add(reason) {
             tracing::debug!(
                 pid = self.cancel.pid(),
                 ?reason,

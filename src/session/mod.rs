@@ -5,6 +5,7 @@
 //! lacks ahead of them (`dispatch`), the replies come back (`relay`, `replies`), and the server
 //! goes back to its pool (`release`). What needs no server is answered here (`answer`).
 
+mod account;
 mod answer;
 mod attach;
 pub mod cancels;

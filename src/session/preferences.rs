@@ -10,7 +10,7 @@ use super::tokens::{LAST_WRITE, TOKEN};
 use crate::protocol::error::{Fault, SqlState};
 use crate::routing::{Level, UnixMillis};
 use crate::server::Settings;
-use crate::sql;
+use crate::sql::{self, Effect};
 
 /// All settings of ours begin with it; on a plain PostgreSQL they are valid placeholders.
 pub const PREFIX: &str = "causeway.";
@@ -173,6 +173,19 @@ pub fn stricter(left: Level, right: Level) -> Level {
         left
     } else {
         right
+    }
+}
+
+/// The level that `effect` asks for, for what follows it in the same run.
+pub fn level_asked_for(effect: &Effect, defaults: &Preferences) -> Option<Level> {
+    match effect {
+        Effect::Set { name, value } if **name == *CONSISTENCY => match value {
+            Some(value) => level(&unquoted(value)),
+            None => Some(defaults.level),
+        },
+        Effect::Reset(name) if **name == *CONSISTENCY => Some(defaults.level),
+        Effect::ResetAll | Effect::DiscardAll => Some(defaults.level),
+        _ => None,
     }
 }
 

@@ -323,6 +323,12 @@ impl Session {
             return taken;
         }
         if self.plan.is_none() {
+            let settings_to_come = |upstream: &Upstream| {
+                upstream.changes_session() && !upstream.server.owed.is_mid_cycle()
+            };
+            if self.upstream.as_deref().is_some_and(settings_to_come) {
+                return Taken::Nothing;
+            }
             match self.survey() {
                 Ok(Surveyed::Plan(plan)) => self.plan = Some(plan),
                 Ok(Surveyed::More) => return Taken::Nothing,

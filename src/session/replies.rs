@@ -272,11 +272,13 @@ impl Session {
     /// Who is notified of its own doing knows it by the process number, which for the client is the
     /// one of its cancel key.
     /// Whoever is notified by another looks next for what it has been told of.
-    fn notified(&mut self, upstream: &Upstream, frame: &[u8]) -> Verdict {
+    fn notified(&mut self, upstream: &mut Upstream, frame: &[u8]) -> Verdict {
         let process = HEADER..HEADER + size_of::<u32>();
         let own = upstream.server.cancel_target().key.pid.to_be_bytes();
         if frame.get(process.clone()) != Some(&own[..]) {
             self.floor.raise_to_primary_after(Instant::now());
+            // What is being captured may precede it.
+            upstream.captured = None;
             return Verdict::Forward;
         }
         let mut message = frame.to_vec();

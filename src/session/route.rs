@@ -120,6 +120,10 @@ impl Session {
             // The rest of the cycle may need the primary, and what this changes must be there too.
             return Need::Primary(Reason::Transaction);
         }
+        if plan.may_commit_settings_and_fail() {
+            // Then the session keeps its server, and it can only keep one of the primary.
+            return Need::Primary(Reason::Transaction);
+        }
         let level = plan.level().unwrap_or_else(|| self.level());
         let begins = match self.local {
             LocalTransaction::Deferred(begin) => Some(begin),

@@ -4,16 +4,16 @@
 use std::sync::Arc;
 
 use super::Session;
+use super::account::too_many_statements;
 use super::effects::is_torn;
-use super::preferences::{self, PREFIX};
 use super::profiles::Wants;
-use super::statements::{MOST_STATEMENTS, Registered, Statement, Unnamed};
-use crate::protocol::error::{Fault, Severity, SqlState};
+use super::statements::{Registered, Statement, Unnamed};
+use crate::protocol::error::{Fault, SqlState};
 use crate::protocol::frame::{
     Frame, HEADER, Header, Target, bind_parts, cstring, frontend, parse_parts, target,
 };
 use crate::routing::{Level, UnixMillis};
-use crate::sql::{Begin, Class, Classified, Decision, Effect, Hints, PinReason, Relation};
+use crate::sql::{Begin, Class, Decision, Effect};
 
 /// A run that is longer than this is not read to its end before it is sent: it goes to the
 /// primary. In bytes.
@@ -39,6 +39,8 @@ pub struct Plan {
     /// Some statement changes more than data, or mentions what SQL has prepared: it is sent when all
     /// before it has been answered.
     pub has_effects: bool,
+    /// Some statement changes what outlives its transaction.
+    pub(super) changes_session: bool,
     /// A statement may put the server into COPY IN mode.
     pub copies_in: bool,
     /// The session will hold something that only its server has.
@@ -65,7 +67,7 @@ impl Plan {
     }
 
     /// Of several statements the strictest counts.
-    fn want(&mut self, wants: Wants) {
+    pub(super) fn want(&mut self, wants: Wants) {
         self.wants = Some(
             self.wants
                 .map_or(wants, |strictest| strictest.stricter(wants)),
@@ -77,13 +79,18 @@ impl Plan {
         self.class == Class::Anywhere && self.wants.is_some()
     }
 
-    fn was_written_at(&mut self, time: Option<UnixMillis>) {
+    pub(super) fn was_written_at(&mut self, time: Option<UnixMillis>) {
         self.written_at = self.written_at.max(time);
     }
 
     /// It raises the floor by itself.
     pub fn brings_positions(&self) -> bool {
         !self.tokens.is_empty() || self.written_at.is_some()
+    }
+
+    /// It may fail when it has committed a setting: only the server knows then what is set.
+    pub fn may_commit_settings_and_fail(&self) -> bool {
+        self.changes_session && (self.begins.is_some() || self.ends_transaction)
     }
 
     /// A whole cycle, from its first message to its Query or Sync.
@@ -209,6 +216,7 @@ impl Session {
             begins: None,
             ends_transaction: false,
             has_effects: false,
+            changes_session: false,
             copies_in: false,
             pins: false,
             refusal: None,
@@ -399,146 +407,6 @@ impl Session {
             at += step.size;
         }
     }
-
-    fn account_statement(&self, statement: &Statement, plan: &mut Plan) {
-        let class = statement.class(&self.services.classifier, self.names.scope());
-        self.account(&statement.classified, class, plan);
-        if statement.is_learned_write() {
-            plan.class = Class::Write;
-        }
-    }
-
-    /// The level of a statement that reads no table and asks for nothing itself.
-    pub(super) fn level(&self) -> Level {
-        match &self.profiles {
-            Some(profiles) => profiles.wants(&[], &self.preferences.asked(None)).level,
-            None => self.preferences.level,
-        }
-    }
-
-    /// What the reads of one text get.
-    fn wants(&self, relations: &[Relation], hints: Option<&Hints>) -> Wants {
-        match (&self.profiles, hints) {
-            (None, None) => Wants::level(self.preferences.level),
-            (None, Some(_)) => Wants::level(self.preferences.asked(hints).default),
-            (Some(profiles), _) => profiles.wants(relations, &self.preferences.asked(hints)),
-        }
-    }
-
-    /// Adds what is executed by its name; in doubt that is a write.
-    fn account_prepared(
-        &self,
-        known: Option<(Class, Box<[Relation]>)>,
-        hints: Option<&Hints>,
-        plan: &mut Plan,
-    ) {
-        let (class, relations) = known.unwrap_or((Class::Write, Box::default()));
-        plan.class = plan.class.max(class);
-        plan.want(self.wants(&relations, hints));
-    }
-
-    /// Adds what one text does to the plan; its class is known better than it was.
-    fn account(&self, classified: &Classified, class: Class, plan: &mut Plan) {
-        let decision = &classified.decision;
-        plan.class = plan.class.max(class);
-        plan.copies_in |= decision.copies_in;
-        plan.want(self.wants(&decision.relations, classified.hints.as_deref()));
-        if let Some(hints) = &classified.hints {
-            if let Some(region) = &hints.region {
-                plan.region = Some(region.as_ref().into());
-            }
-            let warning = |text: &String| {
-                Fault::new(Severity::Warning, SqlState::INVALID_PARAMETER_VALUE, text)
-            };
-            plan.warnings.extend(hints.errors.iter().map(warning));
-            plan.tokens
-                .extend(hints.token.as_deref().map(str::to_owned));
-            plan.was_written_at(hints.written_at_ms.map(UnixMillis));
-        }
-        for effect in &decision.effects {
-            plan.has_effects = true;
-            match effect {
-                Effect::Execute(name) => {
-                    let known = self.prepared(name, decision);
-                    self.account_prepared(known, classified.hints.as_deref(), plan);
-                }
-                Effect::Prepare(_) if self.statements.is_full() => {
-                    plan.refusal = Some(Box::new(too_many_statements()));
-                }
-                Effect::Begin(begin) => plan.begins = Some(*begin),
-                Effect::Commit { chain } | Effect::Rollback { chain } => {
-                    plan.ends_transaction = true;
-                    if *chain {
-                        plan.begins.get_or_insert_default();
-                    }
-                }
-                Effect::PrepareTransaction => plan.ends_transaction = true,
-                Effect::Set { name, value } if name.starts_with(PREFIX) => {
-                    let wrong = preferences::check(name, value.as_deref()).err();
-                    plan.refusal = plan.refusal.take().or(wrong.map(Box::new));
-                    plan.tokens
-                        .extend(preferences::presented(name, value.as_deref()));
-                    plan.was_written_at(preferences::presented_time(name, value.as_deref()));
-                }
-                Effect::SetLocal { name } if name.starts_with(PREFIX) => {
-                    let message = format!("SET LOCAL {name} has no effect: use SET, or a comment");
-                    let code = SqlState::FEATURE_NOT_SUPPORTED;
-                    plan.warnings
-                        .push(Fault::new(Severity::Warning, code, message));
-                }
-                // What it is cannot be told, so neither can whether it copies.
-                Effect::Pin(reason) => {
-                    plan.pins = true;
-                    plan.copies_in |= *reason == PinReason::Unknown;
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-impl Session {
-    /// What EXECUTE of this name does: what was prepared, here or earlier in the same text.
-    fn prepared(&self, name: &str, decision: &Decision) -> Option<(Class, Box<[Relation]>)> {
-        let earlier = decision.effects.iter().find_map(|effect| match effect {
-            Effect::Prepare(prepare) if *prepare.name == *name => {
-                Some((prepare.class, prepare.relations.clone()))
-            }
-            _ => None,
-        });
-        let by_protocol = || {
-            let statement = self.statements.get(name.as_bytes())?;
-            let decision = &statement.classified.decision;
-            let class = statement.class(&self.services.classifier, self.names.scope());
-            (decision.effects.is_empty()).then(|| (class, decision.relations.clone()))
-        };
-        let in_sql = || self.prepared_in_sql(name);
-        earlier.or_else(in_sql).or_else(by_protocol)
-    }
-
-    /// What SQL has prepared under this name, as the database is now.
-    fn prepared_in_sql(&self, name: &str) -> Option<(Class, Box<[Relation]>)> {
-        let statement = self.statements.in_sql(name)?;
-        let classifier = &self.services.classifier;
-        let decision = classifier
-            .classify_in(self.names.scope(), &statement.text)
-            .decision;
-        let prepare = decision.effects.iter().find_map(|effect| match effect {
-            Effect::Prepare(prepare) => Some(prepare),
-            _ => None,
-        })?;
-        let class = match statement.is_learned_write {
-            true => Class::Write,
-            false => prepare.class,
-        };
-        Some((class, prepare.relations.clone()))
-    }
-}
-
-fn too_many_statements() -> Fault {
-    let message = format!("more than {MOST_STATEMENTS} prepared statements in one session");
-    Fault::error(SqlState::PROGRAM_LIMIT_EXCEEDED, message)
-        .with_hint("Use DEALLOCATE, or the driver's limit for its statement cache.")
 }
 
 enum RunEnd {

@@ -170,25 +170,9 @@ impl Upstream {
 
     /// What was sent will change the session, and what follows must wait for that.
     pub fn changes_session(&self) -> bool {
-        let changes = |effect: &Effect| {
-            !matches!(
-                effect,
-                Effect::Begin(_)
-                    | Effect::Commit { .. }
-                    | Effect::Rollback { .. }
-                    | Effect::Savepoint(_)
-                    | Effect::Release(_)
-                    | Effect::RollbackTo(_)
-                    | Effect::SetTransaction { .. }
-                    | Effect::SetLocal { .. }
-                    | Effect::MayEndPin
-                    | Effect::Execute(_)
-                    | Effect::Show(_)
-            )
-        };
         self.effects
             .iter()
-            .any(|(_, decision)| decision.effects.iter().any(changes))
+            .any(|(_, decision)| decision.effects.iter().any(changes_session))
     }
 
     /// SQL PREPARE was among what the server has refused: it may have come to that.
@@ -226,4 +210,22 @@ impl Upstream {
         let (_, decision) = self.portals.iter().find(|(name, _)| **name == *portal)?;
         Some(decision)
     }
+}
+
+/// Whether an effect may outlive its transaction in the session.
+pub fn changes_session(effect: &Effect) -> bool {
+    !matches!(
+        effect,
+        Effect::Begin(_)
+            | Effect::Commit { .. }
+            | Effect::Rollback { .. }
+            | Effect::Savepoint(_)
+            | Effect::Release(_)
+            | Effect::RollbackTo(_)
+            | Effect::SetTransaction { .. }
+            | Effect::SetLocal { .. }
+            | Effect::MayEndPin
+            | Effect::Execute(_)
+            | Effect::Show(_)
+    )
 }

@@ -3,14 +3,16 @@
 
 use std::time::Duration;
 
+use causeway::app::Causeway;
 use causeway::lab::Lab;
 use causeway::protocol::frame::{backend, frontend};
 
-use crate::front::{Front, ask, until};
+use crate::front::{Front, ask, until, until_known};
 use crate::raw::{
     Raw, bind, close_statement, copy_data, copy_done, execute, flush, head, parse, query, show,
     sync,
 };
+use crate::support;
 
 /// Writes, so it runs on the primary.
 const ON_THE_PRIMARY: &str = "SELECT txid_current() > 0";
@@ -20,26 +22,30 @@ const NODE: &str = "SELECT current_setting('cluster_name')";
 
 /// One server per node, and a table `note (id int)` on both.
 async fn narrow() -> Front {
-    narrow_before(Lab::small().await.unwrap()).await
+    narrow_before(Lab::small().await.unwrap(), "eu-west").await
 }
 
-/// The same, where the replica is always the nearest node.
-async fn narrow_and_far_from_the_primary() -> Front {
+/// The same, where the node of that region is always the nearer one.
+async fn narrow_at(region: &str) -> Front {
     let lab = Lab::builder()
         .quick()
         .primary("us-east")
         .replica("eu-west")
         .round_trip("us-east", "eu-west", Duration::from_millis(3));
-    narrow_before(lab.build().await.unwrap()).await
+    narrow_before(lab.build().await.unwrap(), region).await
 }
 
-async fn narrow_before(lab: Lab) -> Front {
-    let front = Front::before(lab, |config| config.pool.size = 1).await;
+async fn narrow_before(lab: Lab, region: &str) -> Front {
+    let mut config = support::config(&lab, region);
+    config.pool.size = 1;
+    let running = Causeway::start(config).await.unwrap();
+    let front = Front { running, lab };
     let client = front.client().await;
     client
         .batch_execute("CREATE TABLE note (id int)")
         .await
         .unwrap();
+    until_known(&client, "note").await;
     front.lab.wait_caught_up("eu-west").await.unwrap();
     front
 }
@@ -161,7 +167,7 @@ async fn a_pipelined_read_behind_an_eventual_one_sees_the_write() {
 
 #[tokio::test]
 async fn what_asks_no_server_for_anything_chooses_none_for_what_follows() {
-    let front = narrow_and_far_from_the_primary().await;
+    let front = narrow_at("eu-west").await;
     front.lab.node("eu-west").pause_replay().await.unwrap();
     let mut raw = front.raw().await;
     let count = "SELECT count(*) FROM note";
@@ -176,11 +182,10 @@ async fn what_asks_no_server_for_anything_chooses_none_for_what_follows() {
         execute("", 0),
         sync(),
     ];
-    let idle: [(&[Vec<u8>], &str); 5] = [
+    let idle: [(&[Vec<u8>], &str); 4] = [
         (&[flush()], ""),
         (&[flush(), flush()], ""),
         (&[close_statement("none"), flush()], "3 "),
-        (&[parse("c", count), flush()], "1 "),
         // The replica's server has it by the other name, and is asked for nothing more.
         (
             &[close_statement("d"), parse("d", &eventual), flush()],
@@ -205,6 +210,55 @@ async fn what_asks_no_server_for_anything_chooses_none_for_what_follows() {
         }
     }
     front.lab.node("eu-west").resume_replay().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_setting_made_ahead_in_the_pipeline_counts_for_what_follows() {
+    // What needs no data runs on the primary, which is nearer; reads shall not.
+    let front = narrow_at("us-east").await;
+    front.lab.node("eu-west").pause_replay().await.unwrap();
+    let admin = front.admin().await;
+    let insert = "INSERT INTO note VALUES (1)";
+    admin.batch_execute(insert).await.unwrap();
+    let count = "SELECT count(*) FROM note";
+    let set = "SET causeway.consistency = 'strong'";
+    let rest = [bind("", "", &[]), execute("", 0), sync()];
+    let whole = [vec![parse("", set)], rest.to_vec()].concat();
+    for (set, replies) in [
+        (vec![query(set)], "C(SET) Z(I)"),
+        (whole, "1 2 C(SET) Z(I)"),
+    ] {
+        let mut raw = front.raw().await;
+        let near = raw.query("SET causeway.region = 'eu-west'").await;
+        assert_eq!(near, "C(SET) Z(I)");
+        assert_eq!(raw.query(count).await, "T D(0) C(SELECT 1) Z(I)");
+        let answer = raw.exchange(&[set, vec![query(count)]].concat()).await;
+        assert_eq!(answer, format!("{replies} T D(1) C(SELECT 1) Z(I)"));
+    }
+    let mut raw = front.raw().await;
+    raw.query("SET causeway.region = 'eu-west'").await;
+    let answer = raw.query(&format!("{set}; {count}")).await;
+    assert_eq!(answer, "C(SET) T D(1) C(SELECT 1) Z(I)");
+    front.lab.node("eu-west").resume_replay().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_text_that_fails_behind_its_own_transaction_leaves_a_session_that_writes() {
+    let front = narrow_at("eu-west").await;
+    for text in [
+        "BEGIN READ ONLY; SELECT 1; COMMIT; SELECT 1/0",
+        "BEGIN READ ONLY; SELECT 1; ROLLBACK; SELECT 1/0",
+        "START TRANSACTION READ ONLY; SELECT 1/0",
+    ] {
+        let mut raw = front.raw().await;
+        let failed = raw.query(text).await;
+        assert!(failed.contains("E(22012)"), "{text}: {failed}");
+        if failed.ends_with("Z(E)") {
+            assert_eq!(raw.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
+        }
+        let written = raw.query("INSERT INTO note VALUES (1)").await;
+        assert_eq!(written, "C(INSERT 0 1) Z(I)", "{text}");
+    }
 }
 
 /// One write of a client, and how far it then reads.

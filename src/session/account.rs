@@ -1,0 +1,159 @@
+//! What each text of a run adds to its plan: its class, how fresh the state must be that it reads,
+//! what it changes.
+
+use super::Session;
+use super::preferences::{self, PREFIX};
+use super::profiles::Wants;
+use super::statements::{MOST_STATEMENTS, Statement};
+use super::survey::Plan;
+use super::upstream::changes_session;
+use crate::protocol::error::{Fault, Severity, SqlState};
+use crate::routing::{Level, UnixMillis};
+use crate::sql::{Class, Classified, Decision, Effect, Hints, PinReason, Relation};
+
+impl Session {
+    pub(super) fn account_statement(&self, statement: &Statement, plan: &mut Plan) {
+        let class = statement.class(&self.services.classifier, self.names.scope());
+        self.account(&statement.classified, class, plan);
+        if statement.is_learned_write() {
+            plan.class = Class::Write;
+        }
+    }
+
+    /// The level of a statement that reads no table and asks for nothing itself.
+    pub(super) fn level(&self) -> Level {
+        match &self.profiles {
+            Some(profiles) => profiles.wants(&[], &self.preferences.asked(None)).level,
+            None => self.preferences.level,
+        }
+    }
+
+    /// What the reads of one text get.
+    fn wants(&self, relations: &[Relation], hints: Option<&Hints>) -> Wants {
+        match (&self.profiles, hints) {
+            (None, None) => Wants::level(self.preferences.level),
+            (None, Some(_)) => Wants::level(self.preferences.asked(hints).default),
+            (Some(profiles), _) => profiles.wants(relations, &self.preferences.asked(hints)),
+        }
+    }
+
+    /// Adds what is executed by its name; in doubt that is a write.
+    pub(super) fn account_prepared(
+        &self,
+        known: Option<(Class, Box<[Relation]>)>,
+        hints: Option<&Hints>,
+        plan: &mut Plan,
+    ) {
+        let (class, relations) = known.unwrap_or((Class::Write, Box::default()));
+        plan.class = plan.class.max(class);
+        plan.want(self.wants(&relations, hints));
+    }
+
+    /// Adds what one text does to the plan; its class is known better than it was.
+    pub(super) fn account(&self, classified: &Classified, class: Class, plan: &mut Plan) {
+        let decision = &classified.decision;
+        plan.class = plan.class.max(class);
+        plan.copies_in |= decision.copies_in;
+        plan.want(self.wants(&decision.relations, classified.hints.as_deref()));
+        if let Some(hints) = &classified.hints {
+            if let Some(region) = &hints.region {
+                plan.region = Some(region.as_ref().into());
+            }
+            let warning = |text: &String| {
+                Fault::new(Severity::Warning, SqlState::INVALID_PARAMETER_VALUE, text)
+            };
+            plan.warnings.extend(hints.errors.iter().map(warning));
+            plan.tokens
+                .extend(hints.token.as_deref().map(str::to_owned));
+            plan.was_written_at(hints.written_at_ms.map(UnixMillis));
+        }
+        for effect in &decision.effects {
+            plan.has_effects = true;
+            plan.changes_session |= changes_session(effect);
+            let defaults = &self.services.options.preferences;
+            if let Some(level) = preferences::level_asked_for(effect, defaults) {
+                plan.want(Wants::level(level));
+            }
+            match effect {
+                Effect::Execute(name) => {
+                    let known = self.prepared(name, decision);
+                    self.account_prepared(known, classified.hints.as_deref(), plan);
+                }
+                Effect::Prepare(_) if self.statements.is_full() => {
+                    plan.refusal = Some(Box::new(too_many_statements()));
+                }
+                Effect::Begin(begin) => plan.begins = Some(*begin),
+                Effect::Commit { chain } | Effect::Rollback { chain } => {
+                    plan.ends_transaction = true;
+                    if *chain {
+                        plan.begins.get_or_insert_default();
+                    }
+                }
+                Effect::PrepareTransaction => plan.ends_transaction = true,
+                Effect::Set { name, value } if name.starts_with(PREFIX) => {
+                    let wrong = preferences::check(name, value.as_deref()).err();
+                    plan.refusal = plan.refusal.take().or(wrong.map(Box::new));
+                    plan.tokens
+                        .extend(preferences::presented(name, value.as_deref()));
+                    plan.was_written_at(preferences::presented_time(name, value.as_deref()));
+                }
+                Effect::SetLocal { name } if name.starts_with(PREFIX) => {
+                    let message = format!("SET LOCAL {name} has no effect: use SET, or a comment");
+                    let code = SqlState::FEATURE_NOT_SUPPORTED;
+                    plan.warnings
+                        .push(Fault::new(Severity::Warning, code, message));
+                }
+                // What it is cannot be told, so neither can whether it copies.
+                Effect::Pin(reason) => {
+                    plan.pins = true;
+                    plan.copies_in |= *reason == PinReason::Unknown;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Session {
+    /// What EXECUTE of this name does: what was prepared, here or earlier in the same text.
+    fn prepared(&self, name: &str, decision: &Decision) -> Option<(Class, Box<[Relation]>)> {
+        let earlier = decision.effects.iter().find_map(|effect| match effect {
+            Effect::Prepare(prepare) if *prepare.name == *name => {
+                Some((prepare.class, prepare.relations.clone()))
+            }
+            _ => None,
+        });
+        let by_protocol = || {
+            let statement = self.statements.get(name.as_bytes())?;
+            let decision = &statement.classified.decision;
+            let class = statement.class(&self.services.classifier, self.names.scope());
+            (decision.effects.is_empty()).then(|| (class, decision.relations.clone()))
+        };
+        let in_sql = || self.prepared_in_sql(name);
+        earlier.or_else(in_sql).or_else(by_protocol)
+    }
+
+    /// What SQL has prepared under this name, as the database is now.
+    pub(super) fn prepared_in_sql(&self, name: &str) -> Option<(Class, Box<[Relation]>)> {
+        let statement = self.statements.in_sql(name)?;
+        let classifier = &self.services.classifier;
+        let decision = classifier
+            .classify_in(self.names.scope(), &statement.text)
+            .decision;
+        let prepare = decision.effects.iter().find_map(|effect| match effect {
+            Effect::Prepare(prepare) => Some(prepare),
+            _ => None,
+        })?;
+        let class = match statement.is_learned_write {
+            true => Class::Write,
+            false => prepare.class,
+        };
+        Some((class, prepare.relations.clone()))
+    }
+}
+
+pub(super) fn too_many_statements() -> Fault {
+    let message = format!("more than {MOST_STATEMENTS} prepared statements in one session");
+    Fault::error(SqlState::PROGRAM_LIMIT_EXCEEDED, message)
+        .with_hint("Use DEALLOCATE, or the driver's limit for its statement cache.")
+}
