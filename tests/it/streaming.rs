@@ -78,7 +78,7 @@ async fn large_things_pass_in_bounded_memory() {
     raw.send(&query("COPY t FROM STDIN")).await;
     raw.until(b'G', 1).await;
     let line = [head(b'd', 10_000), vec![b'x'; 9_999], vec![b'\n']].concat();
-    let count = size(500, 50) * MB / 10_000;
+    let count = size(1000, 50) * MB / 10_000;
     for _ in 0..count {
         raw.send(&line).await;
     }
