@@ -8,6 +8,7 @@ use super::functions::{self, Verdict};
 use super::lexer::{Kind, Lexer, Token};
 use super::lists::Lists;
 use super::reader::{self, Reader};
+use super::settings;
 use super::statement;
 use super::{Class, Decision, Effect, PinReason, Reason, Relation};
 
@@ -113,7 +114,7 @@ pub(super) fn classify(rules: &Rules, text: &[u8]) -> Decision {
         } else {
             statement::classify(rules, text, tokens)
         };
-        with_session_calls(text, tokens, part)
+        about_the_role(text, tokens, with_session_calls(text, tokens, part))
     });
     join(parts.collect())
 }
@@ -258,6 +259,18 @@ pub(super) fn with_session_calls(text: &[u8], tokens: &[Token], mut part: Part) 
         };
         let reason = format!("function {name}() changes the session");
         part = part.at_least(Class::Write, reason).with(Effect::Pin(pin));
+    }
+    part
+}
+
+/// A query that names a setting which tells the node's role asks about the primary.
+fn about_the_role(text: &[u8], tokens: &[Token], part: Part) -> Part {
+    let names_it = |token: &Token| {
+        let source = text.get(token.start..token.end).unwrap_or_default();
+        matches!(token.kind, Kind::Literal(_)) && settings::names_the_role(source)
+    };
+    if part.effects.is_empty() && tokens.iter().any(names_it) {
+        return part.at_least(Class::PrimaryRead, "it names a setting that tells the role");
     }
     part
 }

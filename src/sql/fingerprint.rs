@@ -12,6 +12,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::lexer::{Kind, Lexer, Token};
 use super::reader::is_word;
+use super::settings::names_the_role;
 
 /// The secret of the keys: without it nobody can make two texts share one.
 #[derive(Clone, Copy)]
@@ -70,6 +71,7 @@ fn needs_values(kind: Kind, source: &[u8]) -> bool {
     match kind {
         Kind::Word => source.len() == 10 && source.eq_ignore_ascii_case(b"set_config"),
         Kind::Quoted => source == b"\"set_config\"",
+        Kind::Literal(_) => names_the_role(source),
         Kind::UnicodeName | Kind::Broken => true,
         _ => false,
     }

@@ -59,8 +59,20 @@ pub(super) fn show(mut reader: Reader) -> Part {
 }
 
 /// Drivers ask these to find the primary (`target_session_attrs`): clients see one.
+const TELL_THE_ROLE: [&str; 2] = ["transaction_read_only", "in_hot_standby"];
+
 fn tells_the_role(setting: &str) -> bool {
-    matches!(setting, "transaction_read_only" | "in_hot_standby")
+    TELL_THE_ROLE.contains(&setting)
+}
+
+/// A literal, with its quotes, that is the name of such a setting: `current_setting('...')`,
+/// `pg_settings WHERE name = '...'`.
+pub(super) fn names_the_role(literal: &[u8]) -> bool {
+    let inside = literal.strip_prefix(b"'").and_then(|it| it.strip_suffix(b"'"));
+    inside.is_some_and(|name| {
+        let is_it = |setting: &&str| name.eq_ignore_ascii_case(setting.as_bytes());
+        TELL_THE_ROLE.iter().any(is_it)
+    })
 }
 
 /// The name of a setting as SQL, each part quoted: safe whatever keyword it holds.

@@ -278,11 +278,19 @@ fn answers_of_the_primary_only() {
             "MOVE 5 IN c",
             "CLOSE c",
             "SET CONSTRAINTS ALL DEFERRED",
+            "SELECT current_setting('transaction_read_only')",
+            "SELECT pg_catalog.current_setting('In_Hot_Standby', true)::bool",
+            "SELECT setting FROM pg_settings WHERE name = 'in_hot_standby'",
         ],
     );
     assert_class(
         Read,
-        &["SELECT * FROM app.pg_locks", "SELECT * FROM \"PG_LOCKS\""],
+        &[
+            "SELECT * FROM app.pg_locks",
+            "SELECT * FROM \"PG_LOCKS\"",
+            "SELECT current_setting('search_path')",
+            "SELECT setting FROM pg_settings WHERE name = 'work_mem'",
+        ],
     );
 }
 

@@ -460,7 +460,7 @@ async fn a_log_in_needs_nothing_that_the_replica_does_not_have_yet() {
     replica.resume_replay().await.unwrap();
 }
 
-/// They ask `SHOW transaction_read_only`, which the replica that is near would answer with "on".
+/// They ask for `transaction_read_only`, which the replica that is near would answer with "on".
 #[tokio::test]
 async fn drivers_that_look_for_the_primary_find_it() {
     let front = Front::small().await;
@@ -473,6 +473,12 @@ async fn drivers_that_look_for_the_primary_find_it() {
     read_on_replica(&client, "SELECT 'found'", "found").await;
     assert_eq!(ask(&client, "SHOW transaction_read_only").await, "off");
     assert_eq!(ask(&client, "SHOW in_hot_standby").await, "off");
+    for setting in ["transaction_read_only", "in_hot_standby"] {
+        let question = format!("SELECT current_setting('{setting}')");
+        assert_eq!(ask(&client, &question).await, "off");
+        let question = format!("SELECT setting FROM pg_settings WHERE name = '{setting}'");
+        assert_eq!(ask(&client, &question).await, "off");
+    }
 }
 
 #[tokio::test]
