@@ -165,6 +165,7 @@ fn describe(effect: &Effect) -> String {
         Effect::Unlisten { all: false } => "stops listening to a channel".to_owned(),
         Effect::Pin(reason) => format!("pins the session to its server: {}", pin(*reason)),
         Effect::MayEndPin => "may end what pins the session".to_owned(),
+        Effect::Vacate(database) => format!("wants the database {database} for itself"),
         Effect::Show(name) => format!("shows {name}"),
     }
 }

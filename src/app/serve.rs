@@ -127,7 +127,14 @@ impl Causeway {
             .map(|node| node.name.clone())
             .collect();
         let metrics = SessionMetrics::new(names.iter());
-        let services = Services::new(classifier, feed, catalogues, options(&config), metrics);
+        let services = Services::new(
+            classifier,
+            feed,
+            Arc::clone(&pools),
+            catalogues,
+            options(&config),
+            metrics,
+        );
         let services = Arc::new(services);
         let admin = admin.map(|((listener, address), recorded)| {
             let view = View::new(started, Arc::clone(&pools), Arc::clone(&services));

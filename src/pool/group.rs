@@ -52,7 +52,28 @@ impl Group {
         let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
         welcomes.put(key(&told.settings), told);
     }
+
+    /// The database may be another one when the next client comes.
+    fn forget_told(&self) {
+        let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        welcomes.clear();
+    }
 }
+
+/// A statement wants a database for itself; dropped when it has been answered.
+pub struct Vacating(JoinHandle<()>);
+
+impl Drop for Vacating {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// One who may not drop a database is told so at once, and costs it no server.
+const BEFORE_VACATING: Duration = Duration::from_millis(100);
+
+/// PostgreSQL looks as often whether the others have gone.
+const BETWEEN_VACATIONS: Duration = Duration::from_millis(100);
 
 fn key(settings: &Settings) -> String {
     Settings::default()
@@ -130,6 +151,27 @@ impl Pools {
                 pools.maintain(tick);
             }
         })
+    }
+
+    /// Keeps a database free of servers at rest, on all nodes, until what this gives is dropped.
+    pub fn vacate(self: &Arc<Pools>, database: Box<str>) -> Vacating {
+        let pools = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(BEFORE_VACATING).await;
+            let mut rounds = tokio::time::interval(BETWEEN_VACATIONS);
+            loop {
+                rounds.tick().await;
+                pools.close_resting(&database);
+            }
+        });
+        Vacating(task)
+    }
+
+    fn close_resting(&self, database: &str) {
+        for (_, _, group) in self.groups().iter().filter(|(of, ..)| **of == *database) {
+            group.forget_told();
+            group.pools.iter().for_each(|pool| pool.close_resting());
+        }
     }
 
     fn maintain(&self, tick: u32) {

@@ -4,7 +4,7 @@
 mod group;
 mod slots;
 
-pub use group::{Group, Pools, Told};
+pub use group::{Group, Pools, Told, Vacating};
 pub use slots::NodeSlots;
 
 use std::collections::VecDeque;
@@ -313,6 +313,16 @@ impl Pool {
             }
         };
         evicted.map(close).is_some()
+    }
+
+    /// Closes all servers at rest.
+    fn close_resting(&self) {
+        let resting = {
+            let mut state = self.lock();
+            state.open -= state.idle.len();
+            std::mem::take(&mut state.idle)
+        };
+        resting.into_iter().for_each(close);
     }
 
     /// Starts attempts for waiters that could not have one when the node was full.

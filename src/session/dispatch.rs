@@ -229,6 +229,7 @@ impl Session {
                     && let Some(decision) = upstream.portal(portal_of(frame)).cloned()
                 {
                     upstream.anticipate(&decision);
+                    self.vacate(upstream, &decision);
                 }
             }
             What::CloseStatement => upstream
@@ -247,6 +248,7 @@ impl Session {
             upstream.deallocated = Some(upstream.server.statements.clone());
         }
         upstream.anticipate(decision);
+        self.vacate(upstream, decision);
         match ours {
             Some(statement) => {
                 upstream.ensure_in_own_cycle(&statement);
@@ -256,6 +258,16 @@ impl Session {
             None => upstream.send(frame, Request::Query),
         }
         upstream.server.unnamed = None;
+    }
+
+    /// PostgreSQL waits some seconds for others to leave a database that it is told to drop. Servers
+    /// at rest would never do.
+    fn vacate(&self, upstream: &mut Upstream, decision: &Decision) {
+        for effect in &decision.effects {
+            if let Effect::Vacate(database) = effect {
+                upstream.vacating = Some(self.services.pools.vacate(database.clone()));
+            }
+        }
     }
 
     /// The shared statement that a lone DEALLOCATE names by the client's own name for it.

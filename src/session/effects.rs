@@ -16,6 +16,7 @@ use crate::sql::{Decision, Effect, PinReason};
 impl Session {
     /// Applies what a text has changed.
     pub(super) fn apply(&mut self, upstream: &mut Upstream, decision: &Decision) {
+        upstream.vacating = None;
         // What is temporary is nobody else's, and no part of a catalogue.
         let temporary = Effect::Pin(PinReason::TemporaryTable);
         if decision.is_ddl && !decision.effects.contains(&temporary) {
@@ -68,6 +69,7 @@ impl Session {
     /// A cycle has failed. Most of what it would have changed is undone with it; where that is not
     /// certain the session keeps the server, which alone knows.
     pub(super) fn apply_failed(&mut self, upstream: &mut Upstream, decision: &Decision) {
+        upstream.vacating = None;
         let committed = upstream.ends.contains(&TransactionEnd::Committed);
         let several = decision.statements > 1 || committed;
         for effect in &decision.effects {

@@ -40,7 +40,7 @@ use tokio::time::timeout;
 
 use crate::monitor::{Catalogues, Feed, Names};
 use crate::net::{Buffer, Wire};
-use crate::pool::Group;
+use crate::pool::{Group, Pools};
 use crate::protocol::error::{Fault, SqlState};
 use crate::protocol::message::TransactionStatus;
 use crate::routing::{Floor, NodeSet, OnLag, Patience, Tokens};
@@ -70,6 +70,7 @@ pub struct Services {
     pub prepared: Prepared,
     pub cancels: Arc<Cancels>,
     pub feed: Feed,
+    pools: Arc<Pools>,
     pub keys: Keys,
     patience: Patience,
     /// For reads that go to the primary because replicas lag.
@@ -83,6 +84,7 @@ impl Services {
     pub fn new(
         classifier: Classifier,
         feed: Feed,
+        pools: Arc<Pools>,
         catalogues: Catalogues,
         options: Options,
         metrics: SessionMetrics,
@@ -96,6 +98,7 @@ impl Services {
             prepared,
             cancels,
             feed,
+            pools,
             keys,
             patience,
             displaced,

@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::pins::Pins;
 use super::tracked::Tracked;
-use crate::pool::Lent;
+use crate::pool::{Lent, Vacating};
 use crate::protocol::message::TransactionStatus;
 use crate::protocol::owed::Fate;
 use crate::routing::{Level, Lsn, NodeIndex, Role, Timeline};
@@ -54,6 +54,8 @@ pub struct Upstream {
     pub changes_catalogue: bool,
     /// What the server has just said that it holds.
     pub holdings: Option<Pins>,
+    /// Keeps others away from a database that a statement wants for itself.
+    pub vacating: Option<Vacating>,
     /// The replica would not run what it was sent; the run goes elsewhere when this one is at rest.
     pub refused: Option<Refused>,
 }
@@ -142,6 +144,7 @@ impl Upstream {
             ends_pins: false,
             changes_catalogue: false,
             holdings: None,
+            vacating: None,
             refused: None,
         }
     }
@@ -225,6 +228,7 @@ pub fn changes_session(effect: &Effect) -> bool {
             | Effect::SetTransaction { .. }
             | Effect::SetLocal { .. }
             | Effect::MayEndPin
+            | Effect::Vacate(_)
             | Effect::Execute(_)
             | Effect::Show(_)
     )

@@ -6,6 +6,7 @@ mod cache;
 pub mod catalogue;
 mod classifier;
 mod classify;
+mod database;
 mod expression;
 mod fingerprint;
 pub mod functions;
@@ -146,6 +147,8 @@ pub enum Effect {
     Pin(PinReason),
     /// CLOSE, DROP: the session may then hold less of that.
     MayEndPin,
+    /// DROP DATABASE and the like: nobody else may be connected to this database meanwhile.
+    Vacate(Box<str>),
     /// SHOW name (lower case), alone in its statement; for `causeway.*` the session answers.
     Show(Box<str>),
 }

@@ -68,7 +68,9 @@ fn tells_the_role(setting: &str) -> bool {
 /// A literal, with its quotes, that is the name of such a setting: `current_setting('...')`,
 /// `pg_settings WHERE name = '...'`.
 pub(super) fn names_the_role(literal: &[u8]) -> bool {
-    let inside = literal.strip_prefix(b"'").and_then(|it| it.strip_suffix(b"'"));
+    let inside = literal
+        .strip_prefix(b"'")
+        .and_then(|it| it.strip_suffix(b"'"));
     inside.is_some_and(|name| {
         let is_it = |setting: &&str| name.eq_ignore_ascii_case(setting.as_bytes());
         TELL_THE_ROLE.iter().any(is_it)

@@ -6,7 +6,7 @@ use super::classify::{Part, Rules, with_session_calls};
 use super::lexer::{Kind, Lexer, Token};
 use super::reader::{self, Reader};
 use super::{Class, DiscardKind, Effect, PinReason, SqlPrepare};
-use super::{block, query, set_config, settings, transaction};
+use super::{block, database, query, set_config, settings, transaction};
 
 pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
     if tokens.iter().any(|token| token.kind == Kind::UnicodeName) {
@@ -53,7 +53,9 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
     if part.class == Class::Write && makes_temporary(text, tokens) {
         part = part.with(Effect::Pin(PinReason::TemporaryTable));
     }
-    part
+    database::vacated(text, tokens)
+        .into_iter()
+        .fold(part, Part::with)
 }
 
 /// A statement of a text too long to be read, whose tokens lack the values: by its keywords alone.

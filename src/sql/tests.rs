@@ -295,6 +295,36 @@ fn answers_of_the_primary_only() {
 }
 
 #[test]
+fn statements_that_want_a_database_for_themselves_name_it() {
+    let table = [
+        ("DROP DATABASE a", Some("a")),
+        ("drop database if exists \"A b\" WITH (FORCE)", Some("A b")),
+        ("ALTER DATABASE a RENAME TO b", Some("a")),
+        ("ALTER DATABASE a SET TABLESPACE s", Some("a")),
+        ("CREATE DATABASE a", Some("template1")),
+        (
+            "CREATE DATABASE a OWNER o TEMPLATE = t1 ENCODING 'x'",
+            Some("t1"),
+        ),
+        ("CREATE DATABASE a TEMPLATE 't 1'", Some("t 1")),
+        ("CREATE DATABASE a TEMPLATE DEFAULT", Some("template1")),
+        ("ALTER DATABASE a SET work_mem TO '1MB'", None),
+        ("ALTER DATABASE a OWNER TO b", None),
+        ("DROP TABLE database", None),
+        ("DROP DATABASE", None),
+    ];
+    for (text, expected) in table {
+        let decision = decide(text);
+        let wants = decision.effects.iter().find_map(|effect| match effect {
+            Effect::Vacate(name) => Some(&**name),
+            _ => None,
+        });
+        assert_eq!(wants, expected, "{text}");
+        assert!(decision.is_ddl, "{text}");
+    }
+}
+
+#[test]
 fn empty_texts_need_nothing() {
     for text in ["", " \n ", "-- nothing", "/* /* a */ */", ";", " ; ;"] {
         let decision = decide(text);

@@ -342,3 +342,41 @@ async fn an_idle_client_is_told_and_closed() {
     let seen = raw.until_closed().await;
     assert_eq!(crate::raw::show(&seen), "E(57P05)");
 }
+
+/// PostgreSQL waits some seconds for others to leave a database, and clients that idle hold none of
+/// its servers. Those at rest in a pool would stay.
+#[tokio::test]
+async fn servers_at_rest_leave_a_database_that_a_statement_wants_for_itself() {
+    let front = Front::with(|config| config.pool.min_idle = 1).await;
+    let superuser = |database: &'static str| {
+        front.try_client(move |config| {
+            config.user(SUPERUSER).dbname(database);
+        })
+    };
+    let boss = superuser(APP_DATABASE).await.unwrap();
+    boss.batch_execute("CREATE DATABASE first").await.unwrap();
+    let mut idlers = Vec::new();
+    for (from, statement, to) in [
+        ("first", "ALTER DATABASE first RENAME TO second", "second"),
+        ("second", "CREATE DATABASE third TEMPLATE = second", "third"),
+        ("third", "DROP DATABASE second", "third"),
+        ("third", "DROP DATABASE IF EXISTS third WITH (FORCE)", ""),
+    ] {
+        let idler = superuser(from).await.unwrap();
+        idler
+            .batch_execute("CREATE TABLE IF NOT EXISTS t (a int)")
+            .await
+            .unwrap();
+        idlers.push(idler);
+        boss.batch_execute(statement)
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+        if !to.is_empty() {
+            idlers.push(superuser(to).await.unwrap());
+        }
+    }
+    for gone in ["first", "second", "third"] {
+        let error = superuser(gone).await.err().unwrap();
+        assert_eq!(code(&error), "3D000", "{gone}");
+    }
+}
