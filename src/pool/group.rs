@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ use crate::server::{Credential, Dialer, Reported, Settings};
 /// The pools of all nodes for one database and user. A session finds its group once, at log-in.
 pub struct Group {
     pools: Vec<Arc<Pool>>,
+    /// Some session has asked what it got from a sequence.
+    asks_sequences: AtomicBool,
     /// By start-up settings.
     welcomes: Mutex<LruCache<String, Told>>,
 }
@@ -40,6 +43,14 @@ impl Group {
 
     pub fn pools(&self) -> &[Arc<Pool>] {
         &self.pools
+    }
+
+    pub fn asks_sequences(&self) -> bool {
+        self.asks_sequences.load(Ordering::Relaxed)
+    }
+
+    pub fn sequences_are_asked_for(&self) {
+        self.asks_sequences.store(true, Ordering::Relaxed);
     }
 
     /// What an earlier client with the same start-up settings was told.
@@ -126,6 +137,7 @@ impl Pools {
             let welcomes = Mutex::new(LruCache::new(WELCOMES));
             Arc::new(Group {
                 pools: pools.collect(),
+                asks_sequences: AtomicBool::new(false),
                 welcomes,
             })
         });

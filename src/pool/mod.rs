@@ -139,8 +139,17 @@ impl Pool {
     /// Lends a server, one with these settings if such a one is at hand. Cancel safe: a server
     /// that arrives for nobody goes to the next.
     pub async fn checkout(&self, settings: &Settings) -> Result<Lent, CheckoutError> {
+        self.checkout_again(settings, None).await
+    }
+
+    /// As [`checkout`](Self::checkout), but rather the server on which `owner` has used sequences.
+    pub async fn checkout_again(
+        &self,
+        settings: &Settings,
+        owner: Option<u64>,
+    ) -> Result<Lent, CheckoutError> {
         loop {
-            match self.take_or_queue(settings) {
+            match self.take_or_queue(settings, owner) {
                 Taken::Lent(mut lent) => match lent.is_alive() {
                     true => return Ok(lent),
                     false => lent.discard(),
@@ -162,7 +171,7 @@ impl Pool {
 
     /// Takes a server at rest, or a place in the queue: both under one lock, so that no server comes
     /// to rest between the two looks.
-    fn take_or_queue(&self, settings: &Settings) -> Taken {
+    fn take_or_queue(&self, settings: &Settings, owner: Option<u64>) -> Taken {
         /// So many of the most recently used are looked through for the right settings.
         const LOOKED_THROUGH: usize = 8;
         let mut state = self.lock();
@@ -175,9 +184,14 @@ impl Pool {
             return Taken::Queued(turn);
         };
         let oldest = state.idle.len().saturating_sub(LOOKED_THROUGH);
-        let place = (oldest..=newest)
-            .rev()
-            .find(|place| state.idle[*place].member.server.settings == *settings)
+        let server = |place: &usize| &state.idle[*place].member.server;
+        let is_owner_s = |place: &usize| server(place).sequences == owner;
+        let place = owner
+            .and_then(|_| (0..=newest).rev().find(is_owner_s))
+            .or_else(|| {
+                let mut places = (oldest..=newest).rev();
+                places.find(|place| server(place).settings == *settings)
+            })
             .unwrap_or(newest);
         let idle = state.idle.remove(place);
         Taken::Lent(self.lend(idle.member))

@@ -129,6 +129,7 @@ impl Dialer {
             statements: HeldStatements::new(),
             sql_statements: SqlStatements::default(),
             unnamed: None,
+            sequences: None,
             node: self.node,
             cancel: Arc::new(CancelTarget {
                 dialer: Arc::clone(self),

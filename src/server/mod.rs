@@ -46,6 +46,8 @@ pub struct Server {
     pub sql_statements: SqlStatements,
     /// Which session's unnamed statement it has.
     pub unnamed: Option<UnnamedTag>,
+    /// Who has used sequences on it last.
+    pub sequences: Option<u64>,
     node: NodeIndex,
     cancel: Arc<CancelTarget>,
     born: Instant,

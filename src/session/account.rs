@@ -106,6 +106,7 @@ impl Session {
                 // What it is cannot be told, so neither can whether it copies.
                 Effect::Pin(reason) => {
                     plan.pins = true;
+                    plan.asks_sequences |= *reason == PinReason::Sequence;
                     plan.copies_in |= *reason == PinReason::Unknown;
                 }
                 _ => {}

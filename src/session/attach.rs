@@ -106,7 +106,8 @@ impl Session {
                 return Ok((route, None));
             }
             let pool = self.group.pool(route.node);
-            let error = match pool.checkout(self.settings.current()).await {
+            let owner = plan.asks_sequences.then_some(self.sequences);
+            let error = match pool.checkout_again(self.settings.current(), owner).await {
                 Ok(mut server) => {
                     if route.role == Role::Primary && is_standby(&mut server).await {
                         // It was the primary when it was looked at last.

@@ -123,7 +123,7 @@ impl Session {
             LocalTransaction::Deferred(begin) => Some(begin),
             LocalTransaction::None | LocalTransaction::Failed => None,
         };
-        let mut sql = String::new();
+        let mut sql = self.claim_sequences(upstream, plan).to_owned();
         if let Some(difference) = difference {
             match upstream.is_in_transaction() {
                 true => sql.push_str(&difference),

@@ -11,7 +11,7 @@ use super::upstream::{Afterwards, TransactionEnd, Upstream};
 use crate::routing::Role;
 use crate::server::Reported;
 use crate::server::settings::{DATESTYLE, quoted};
-use crate::sql::{Decision, Effect, PinReason};
+use crate::sql::{Decision, DiscardKind, Effect, PinReason};
 
 impl Session {
     /// Applies what a text has changed.
@@ -31,6 +31,8 @@ impl Session {
                     self.wishes.apply(effect, committed);
                     upstream.applied.apply(effect, committed);
                 }
+                Effect::Pin(PinReason::Sequence)
+                    if !self.must_keep_sequences(upstream, decision) => {}
                 Effect::Pin(reason) => self.pin_to_server(upstream, *reason),
                 Effect::Prepare(prepare) => {
                     let text: Arc<[u8]> = (*prepare.text).into();
@@ -54,7 +56,12 @@ impl Session {
                     upstream.applied.apply(effect, committed);
                 }
             }
+            if let Effect::Discard(DiscardKind::Sequences) = effect {
+                self.discard_sequences();
+                self.unpin(self.pins.without(PinReason::Sequence));
+            }
             if matches!(effect, Effect::DiscardAll) {
+                self.discard_sequences();
                 if !self.pins.end_with_discard_all() {
                     upstream.afterwards = Afterwards::Discard;
                 }
@@ -76,6 +83,12 @@ impl Session {
             match effect {
                 // No rollback gives a lock back.
                 Effect::Pin(reason @ PinReason::AdvisoryLock) => {
+                    self.pin_to_server(upstream, *reason)
+                }
+                // It has come to another server than the last time; the next time it will not.
+                Effect::Pin(reason @ PinReason::Sequence)
+                    if self.must_keep_sequences(upstream, decision) =>
+                {
                     self.pin_to_server(upstream, *reason)
                 }
                 Effect::Pin(

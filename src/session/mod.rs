@@ -23,6 +23,7 @@ mod replication;
 mod replies;
 mod report;
 mod route;
+mod sequences;
 mod statements;
 mod survey;
 mod tokens;
@@ -159,6 +160,8 @@ pub struct Session {
     group: Arc<Group>,
     /// Tells this session's unnamed statements from others'.
     serial: u64,
+    /// Tells what it got from sequences from what others got, see `sequences`.
+    sequences: u64,
     cancel: Registration,
     mode: Mode,
     upstream: Option<Box<Upstream>>,
@@ -207,7 +210,11 @@ pub enum End {
     Told(Fault),
 }
 
-static SERIAL: AtomicU64 = AtomicU64::new(1);
+/// A number that nobody else is given.
+fn serial() -> u64 {
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    SERIAL.fetch_add(1, Ordering::Relaxed)
+}
 
 impl Session {
     /// A session for a client that has just been told of its parameters and that it is ready.
@@ -230,7 +237,8 @@ impl Session {
         let mut session = Session {
             client,
             group,
-            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            serial: serial(),
+            sequences: serial(),
             cancel,
             mode,
             upstream: None,

@@ -21,10 +21,17 @@ impl Pins {
         PinReason::AdvisoryLock,
     ]);
 
+    /// What goes with DISCARD ALL, though no server tells of it.
+    const DISCARDED: Pins = Pins::of(&[PinReason::SqlPrepare, PinReason::Sequence]);
+
     /// What reads do not depend on: they may run on a replica meanwhile. Temporary tables are not
     /// among them, because a name may mean one; nor are locks, because whoever takes one means to
     /// see what its last owner has written.
-    const NO_MATTER_TO_READS: Pins = Pins::of(&[PinReason::Listen, PinReason::HoldCursor]);
+    const NO_MATTER_TO_READS: Pins = Pins::of(&[
+        PinReason::Listen,
+        PinReason::HoldCursor,
+        PinReason::Sequence,
+    ]);
 
     const fn of(reasons: &[PinReason]) -> Pins {
         let mut bits = 0;
@@ -47,6 +54,10 @@ impl Pins {
         *self != before
     }
 
+    pub fn without(self, reason: PinReason) -> Pins {
+        Pins(self.0 & !Pins::of(&[reason]).0)
+    }
+
     /// The reasons, in the order of [`PinReason::ALL`].
     pub fn reasons(self) -> impl Iterator<Item = PinReason> {
         let has = move |reason: &PinReason| self.0 & Pins::of(&[*reason]).0 != 0;
@@ -65,7 +76,7 @@ impl Pins {
 
     /// Nothing of it outlives DISCARD ALL on the server: the server is fit for another session.
     pub fn end_with_discard_all(self) -> bool {
-        self.0 & !Pins::TOLD.0 & !Pins::of(&[PinReason::SqlPrepare]).0 == 0
+        self.0 & !Pins::TOLD.0 & !Pins::DISCARDED.0 == 0
     }
 
     /// The reasons, given what the server says that it holds: the session's own functions may have
@@ -150,6 +161,7 @@ mod tests {
             ),
             (&[AdvisoryLock, Unknown], b"", &[Unknown]),
             (&[Load, SqlPrepare], b"", &[Load, SqlPrepare]),
+            (&[Sequence], b"", &[Sequence]),
             (&[Listen], b"T", &[TemporaryTable]),
         ];
         for (had, told, left) in table {
@@ -162,7 +174,7 @@ mod tests {
     fn reads_go_elsewhere_only_if_nothing_they_may_need_is_here() {
         use PinReason::*;
         for reason in PinReason::ALL {
-            let expected = matches!(reason, Listen | HoldCursor);
+            let expected = matches!(reason, Listen | HoldCursor | Sequence);
             assert_eq!(pins(&[reason]).leave_reads_alone(), expected, "{reason:?}");
         }
         assert!(!pins(&[Listen, TemporaryTable]).leave_reads_alone());

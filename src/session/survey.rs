@@ -45,6 +45,8 @@ pub struct Plan {
     pub copies_in: bool,
     /// The session will hold something that only its server has.
     pub pins: bool,
+    /// A statement asks what the session got from a sequence.
+    pub asks_sequences: bool,
     /// The run asks for something that makes no sense, and gets this for an answer.
     pub refusal: Option<Box<Fault>>,
     /// What its comments ask for and cannot have.
@@ -219,6 +221,7 @@ impl Session {
             changes_session: false,
             copies_in: false,
             pins: false,
+            asks_sequences: false,
             refusal: None,
             warnings: Vec::new(),
             tokens: Vec::new(),

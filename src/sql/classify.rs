@@ -251,6 +251,16 @@ pub(super) fn with_session_calls(text: &[u8], tokens: &[Token], mut part: Part) 
                 PinReason::Unknown
             }
             Some(Verdict::Session) => PinReason::Unknown,
+            _ if matches!(name.as_str(), "currval" | "lastval") => {
+                // A column may well be called so.
+                let is_call = tokens
+                    .get(index + 1)
+                    .is_some_and(|next| text.get(next.start..next.end).unwrap_or_default() == b"(");
+                if !is_call {
+                    continue;
+                }
+                PinReason::Sequence
+            }
             _ if name.starts_with("pg_advisory_unlock") => {
                 part = part.with(Effect::MayEndPin);
                 continue;

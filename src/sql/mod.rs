@@ -197,18 +197,21 @@ pub enum PinReason {
     AdvisoryLock,
     Load,
     SqlPrepare,
+    /// It has asked what it got from a sequence: only the server that gave it remembers.
+    Sequence,
     /// A statement that may change the session in a way that is not tracked.
     Unknown,
 }
 
 impl PinReason {
-    pub const ALL: [PinReason; 7] = [
+    pub const ALL: [PinReason; 8] = [
         PinReason::Listen,
         PinReason::TemporaryTable,
         PinReason::HoldCursor,
         PinReason::AdvisoryLock,
         PinReason::Load,
         PinReason::SqlPrepare,
+        PinReason::Sequence,
         PinReason::Unknown,
     ];
 
@@ -221,6 +224,7 @@ impl PinReason {
             PinReason::AdvisoryLock => "session advisory lock",
             PinReason::Load => "LOAD",
             PinReason::SqlPrepare => "SQL PREPARE",
+            PinReason::Sequence => "currval, lastval",
             PinReason::Unknown => "unknown",
         }
     }

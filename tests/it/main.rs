@@ -27,6 +27,7 @@ mod promotion;
 mod raw;
 mod readme;
 mod replication;
+mod sequences;
 mod settings;
 mod startup;
 mod streaming;
