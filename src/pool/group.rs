@@ -179,7 +179,8 @@ impl Pools {
         Vacating(task)
     }
 
-    fn close_resting(&self, database: &str) {
+    /// Closes a database's servers at rest, and forgets what its clients were told at log-in.
+    pub fn close_resting(&self, database: &str) {
         for (_, _, group) in self.groups().iter().filter(|(of, ..)| **of == *database) {
             group.forget_told();
             group.pools.iter().for_each(|pool| pool.close_resting());

@@ -31,6 +31,8 @@ impl Session {
                     self.wishes.apply(effect, committed);
                     upstream.applied.apply(effect, committed);
                 }
+                // What is known of the database, and what is connected to it, is of the old one.
+                Effect::Vacate(database) => self.services.pools.close_resting(database),
                 Effect::Pin(PinReason::Sequence)
                     if !self.must_keep_sequences(upstream, decision) => {}
                 Effect::Pin(reason) => self.pin_to_server(upstream, *reason),

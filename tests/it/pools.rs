@@ -375,6 +375,10 @@ async fn servers_at_rest_leave_a_database_that_a_statement_wants_for_itself() {
             idlers.push(superuser(to).await.unwrap());
         }
     }
+    let replica = front.lab.node("eu-west");
+    let replica = replica.connect(SUPERUSER, APP_DATABASE).await.unwrap();
+    let left = "SELECT count(*) FROM pg_database WHERE datname IN ('first', 'second', 'third')";
+    until(&replica, left, "0").await;
     for gone in ["first", "second", "third"] {
         let error = superuser(gone).await.err().unwrap();
         assert_eq!(code(&error), "3D000", "{gone}");
