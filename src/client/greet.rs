@@ -158,13 +158,12 @@ async fn refuse(wire: &mut Wire, bad: &BadStartup) -> io::Result<()> {
                 This port speaks the PostgreSQL protocol, not HTTP.\n";
             return say(wire, answer).await;
         }
-        BadStartup::UnexpectedTls => return Ok(()),
+        // As PostgreSQL: a driver may have said goodbye before anything else, and wants no error for it.
+        BadStartup::UnexpectedTls | BadStartup::Length => return Ok(()),
         BadStartup::Protocol { .. } => {
             Fault::fatal(SqlState::FEATURE_NOT_SUPPORTED, bad.to_string())
         }
-        BadStartup::Length | BadStartup::Layout(_) => {
-            Fault::fatal(SqlState::PROTOCOL_VIOLATION, bad.to_string())
-        }
+        BadStartup::Layout(_) => Fault::fatal(SqlState::PROTOCOL_VIOLATION, bad.to_string()),
     };
     say_fault(wire, &fault).await
 }
