@@ -188,7 +188,12 @@ impl Fold {
         let topology = &mut self.topology;
         let sampled = topology.primary.or(self.sampled);
         if topology.timeline != timeline || self.sampled != sampled {
-            topology.history = Arc::new(History::default());
+            let history = std::mem::take(&mut topology.history);
+            if let Some(left) = topology.timeline
+                && topology.timeline != timeline
+            {
+                Arc::make_mut(&mut topology.switches).leave(left, history);
+            }
         }
         topology.timeline = timeline;
         self.sampled = sampled;

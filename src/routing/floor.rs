@@ -198,6 +198,7 @@ impl Floor {
     /// over to the topology's.
     pub fn settle(&mut self, topology: &Topology, now: Instant) {
         if topology.timeline != self.timeline {
+            self.remember_what_was_seen(topology);
             if self.lsn > Lsn::ZERO {
                 self.change_timeline(topology, now);
             }
@@ -214,6 +215,16 @@ impl Floor {
             && let Some(lsn) = position_after(&topology.history, moment)
         {
             self.primary_after = None;
+            self.lsn = self.lsn.max(lsn);
+        }
+    }
+
+    /// What was written or seen on the old primary has no known position, but one that the primary had
+    /// reached by then is known: if that is lost, so is what was seen.
+    fn remember_what_was_seen(&mut self, topology: &Topology) {
+        if let (Some(timeline), Some(moment)) = (self.timeline, self.primary_after)
+            && let Some(lsn) = topology.switches.reached(timeline, moment)
+        {
             self.lsn = self.lsn.max(lsn);
         }
     }

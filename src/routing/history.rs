@@ -31,7 +31,7 @@ pub struct Sample {
 /// instead of being forgotten, and every answer stays on the safe side (an age is never
 /// understated, a position never too low). All samples are of one timeline of one primary; whoever
 /// pushes begins a new history when either changes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     samples: VecDeque<Sample>,
 }
@@ -74,6 +74,14 @@ impl History {
             .samples
             .partition_point(|sample| sample.started <= moment);
         self.samples.get(place).copied()
+    }
+
+    /// The last sample that was started at `moment` or before.
+    pub fn last_started_by(&self, moment: Instant) -> Option<Sample> {
+        let place = self
+            .samples
+            .partition_point(|sample| sample.started <= moment);
+        self.samples.get(place.checked_sub(1)?).copied()
     }
 
     /// A sample that covers all that was committed when the primary's clock had not gone past

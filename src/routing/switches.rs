@@ -1,5 +1,9 @@
 //! Where timelines end: what a promotion has left behind.
 
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::history::History;
 use super::lsn::{Lsn, Timeline};
 
 /// The positions at which timelines branched off, as far as they have been seen.
@@ -11,6 +15,8 @@ use super::lsn::{Lsn, Timeline};
 pub struct Switches {
     /// A timeline and where it began, by timeline.
     began: Vec<(Timeline, Lsn)>,
+    /// The timeline before the present one, and where the primary was on it over time.
+    left: Option<(Timeline, Arc<History>)>,
 }
 
 /// So many promotions are remembered.
@@ -31,6 +37,19 @@ impl Switches {
                 }
             }
         }
+    }
+
+    /// The primary writes `timeline` no longer.
+    pub fn leave(&mut self, timeline: Timeline, history: Arc<History>) {
+        self.left = Some((timeline, history));
+    }
+
+    /// A position that the primary had reached on `timeline` at `moment`, if that was the last timeline:
+    /// whoever read there then has seen as much.
+    pub fn reached(&self, timeline: Timeline, moment: Instant) -> Option<Lsn> {
+        let (left, history) = self.left.as_ref()?;
+        let sample = history.last_started_by(moment)?;
+        (*left == timeline).then_some(sample.lsn)
     }
 
     /// The position on `old` up to which `new`, a later timeline, has the same log; none if no

@@ -55,26 +55,31 @@ impl Keys {
         }
     }
 
-    /// What reads under `key` must have reached.
+    /// What reads under `key` must have reached. What a failover has lost of it is told once, to who
+    /// asks first.
     pub fn floor(&self, key: &str, topology: &Topology, now: Instant) -> Floor {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let table = &mut *table;
         let floor = table.floors.get_mut(key).unwrap_or(&mut table.others);
         floor.settle(topology, now);
-        *floor
+        let settled = *floor;
+        floor.take_lost();
+        settled
     }
 
     /// Raises what reads under `key` must have reached; `floor` has been settled with `topology`.
-    pub fn raise(&self, key: &str, floor: &Floor, topology: &Topology, now: Instant) {
+    /// What its session has lost, the session tells itself.
+    pub fn raise(&self, key: &str, mut floor: Floor, topology: &Topology, now: Instant) {
+        floor.take_lost();
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = table.floors.get_mut(key) {
             known.settle(topology, now);
-            known.merge(floor);
+            known.merge(&floor);
             return;
         }
         let mut first = table.others;
         first.settle(topology, now);
-        first.merge(floor);
+        first.merge(&floor);
         table.made += 1;
         if table.made > table.sweep_after {
             table.sweep(topology, now);
@@ -133,7 +138,7 @@ impl Session {
             let now = Instant::now();
             let topology = self.services.feed.topology();
             self.floor.settle(&topology, now);
-            self.services.keys.raise(key, &self.floor, &topology, now);
+            self.services.keys.raise(key, self.floor, &topology, now);
         }
     }
 
@@ -227,14 +232,14 @@ mod tests {
         let now = Instant::now();
         let (keys, here) = (keys(10), topology(now, 500, [400, 300]));
         for lsn in [450, 470, 460] {
-            keys.raise("a", &at(lsn), &here, now);
+            keys.raise("a", at(lsn), &here, now);
         }
         assert_eq!(keys.floor("a", &here, now).lsn(), Lsn(470));
         assert_eq!(keys.floor("b", &here, now).lsn(), Lsn::ZERO);
         let mut unknown = Floor::default();
         unknown.settle(&here, now);
         unknown.raise_to_primary_after(now);
-        keys.raise("a", &unknown, &here, now);
+        keys.raise("a", unknown, &here, now);
         let bound = keys.floor("a", &here, now).bound_for(NodeIndex(1));
         assert_eq!(bound, Bound::OnlyPrimary);
         let later = topology(now + Duration::from_millis(1), 520, [400, 300]);
@@ -242,12 +247,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_failover_has_lost_of_a_key_is_told_once() {
+        let now = Instant::now();
+        let (keys, here) = (keys(10), topology(now, 500, [400, 300]));
+        keys.raise("a", at(450), &here, now);
+        keys.raise("b", at(350), &here, now);
+        let mut promoted = topology(now, 600, [600, 600]);
+        promoted.timeline = Some(Timeline(2));
+        let mut switches = crate::routing::Switches::default();
+        switches.learn(Timeline(2), Lsn(400));
+        promoted.switches = Arc::new(switches);
+        let lost = |key| keys.floor(key, &promoted, now).take_lost();
+        assert_eq!(lost("a").map(|lost| lost.lsn), Some(Lsn(450)));
+        assert_eq!([lost("a"), lost("b")], [None, None]);
+        // A session of the key that has learned of it by itself.
+        let mut own = at(460);
+        own.settle(&promoted, now);
+        keys.raise("a", own, &promoted, now);
+        assert_eq!(keys.floor("a", &promoted, now).take_lost(), None);
+        assert_eq!(own.take_lost().map(|lost| lost.lsn), Some(Lsn(460)));
+    }
+
+    #[test]
     fn an_entry_leaves_when_every_replica_has_passed_it() {
         let now = Instant::now();
         let (keys, here) = (keys(2), topology(now, 500, [400, 300]));
-        keys.raise("ahead", &at(350), &here, now);
-        keys.raise("passed", &at(300), &here, now);
-        keys.raise("new", &at(360), &here, now);
+        keys.raise("ahead", at(350), &here, now);
+        keys.raise("passed", at(300), &here, now);
+        keys.raise("new", at(360), &here, now);
         let has = |key: &str| keys.table.lock().unwrap().floors.contains(key);
         assert_eq!(
             [has("ahead"), has("passed"), has("new")],
@@ -263,7 +290,7 @@ mod tests {
         let now = Instant::now();
         let (keys, here) = (keys(3), topology(now, 500, [10, 10]));
         for place in 0..100_u64 {
-            keys.raise(&format!("k{place}"), &at(100 + place), &here, now);
+            keys.raise(&format!("k{place}"), at(100 + place), &here, now);
             assert!(known(&keys) <= 3);
         }
         for place in 0..100 {

@@ -235,6 +235,32 @@ fn branched(topology: Topology, began: &[(u32, u64)]) -> Topology {
     }
 }
 
+/// A session that has read on the old primary, and was not told where that was.
+#[test]
+fn what_was_seen_without_a_position_is_known_to_be_lost_too() {
+    let before = on_timeline(cluster(&[(10, 100)], down(), down()), T1);
+    let mut switches = Switches::default();
+    switches.leave(
+        Timeline(1),
+        Arc::new(history(&[(10, 100), (20, 300), (30, 400)])),
+    );
+    switches.learn(Timeline(2), Lsn(250));
+    let mut after = on_timeline(cluster(&[(50, 270)], down(), down()), T2);
+    after.switches = Arc::new(switches);
+    for (moment, lost) in [(9, None), (19, None), (20, Some(300)), (45, Some(400))] {
+        let mut floor = Floor::default();
+        floor.settle(&before, at(5));
+        floor.raise_to_primary_after(at(moment));
+        floor.settle(&after, at(60));
+        let expected = lost.map(|lsn| Lost {
+            timeline: Timeline(1),
+            lsn: Lsn(lsn),
+        });
+        assert_eq!(floor.take_lost(), expected, "seen at {moment}");
+        assert_eq!(bounds(&floor), [Bound::Reached(Lsn(270)); 3]);
+    }
+}
+
 #[test]
 fn a_position_survives_a_promotion_up_to_where_the_new_timeline_began() {
     let promoted = |began: &[(u32, u64)]| {
