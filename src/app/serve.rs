@@ -25,7 +25,7 @@ use crate::pool::Pools;
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::message;
 use crate::protocol::startup::Startup;
-use crate::routing::{Level, NodeIndex, OnLag, Tokens};
+use crate::routing::{Guarantees, Level, NodeIndex, OnLag, Tokens};
 use crate::server::Dialer;
 use crate::session::preferences::Preferences;
 use crate::session::profiles::{Force, Glob, Profile, Profiles, TableGlob, Wants};
@@ -96,6 +96,11 @@ const DRAIN: Duration = Duration::from_secs(30);
 impl Causeway {
     /// Listens and begins to serve. Nodes that cannot be reached do not keep it from starting.
     pub async fn start(config: Config) -> Result<Running, StartError> {
+        Causeway::start_with(config, Guarantees::default()).await
+    }
+
+    /// As [`start`](Causeway::start); which guarantees hold is no setting, but for tests to say.
+    pub async fn start_with(config: Config, guarantees: Guarantees) -> Result<Running, StartError> {
         let tls = match &config.client.tls {
             Some(tls) => Some(ClientTls {
                 config: server_config(tls)?,
@@ -112,7 +117,7 @@ impl Causeway {
             Some(address) => Some((listen(address).await?, recorder::install())),
             None => None,
         };
-        let (monitor, feed) = Monitor::start(&config.nodes, &config.monitor)?;
+        let (monitor, feed) = Monitor::start_with(&config.nodes, &config.monitor, guarantees)?;
         feed.first_look(FIRST_LOOK).await;
         let counts = config.nodes.iter().map(|node| node.max_connections);
         let pools = Arc::new(Pools::new(dialers.iter().cloned().zip(counts).collect()));
@@ -127,14 +132,9 @@ impl Causeway {
             .map(|node| node.name.clone())
             .collect();
         let metrics = SessionMetrics::new(names.iter());
-        let services = Services::new(
-            classifier,
-            feed,
-            Arc::clone(&pools),
-            catalogues,
-            options(&config),
-            metrics,
-        );
+        let options = options(&config, guarantees);
+        let pooled = Arc::clone(&pools);
+        let services = Services::new(classifier, feed, pooled, catalogues, options, metrics);
         let services = Arc::new(services);
         let admin = admin.map(|((listener, address), recorded)| {
             let view = View::new(started, Arc::clone(&pools), Arc::clone(&services));
@@ -283,7 +283,7 @@ fn profile(profile: &ProfileConfig) -> Profile {
     }
 }
 
-fn options(config: &Config) -> Options {
+fn options(config: &Config, guarantees: Guarantees) -> Options {
     let max_staleness = config.routing.max_staleness;
     let level = level(config.routing.consistency, max_staleness);
     let region = config.region.as_deref().map(Arc::from);
@@ -306,6 +306,7 @@ fn options(config: &Config) -> Options {
         max_ahead_bytes: config.causal.max_ahead as u64,
         clock_skew: causal.clock_skew,
         session_keys: NonZeroUsize::new(causal.session_keys).unwrap_or(NonZeroUsize::MIN),
+        guarantees,
     }
 }
 

@@ -44,6 +44,21 @@ pub enum Outcome {
     Failed { at: Instant, reason: Arc<str> },
 }
 
+impl Outcome {
+    /// As if the node's cluster had never had another timeline.
+    pub(super) fn forget_timeline(&mut self) {
+        if let Outcome::Answered {
+            observation,
+            following,
+            ..
+        } = self
+        {
+            observation.branched_at = None;
+            *following = Following::Streams(Timeline(1));
+        }
+    }
+}
+
 /// All that has been seen so far.
 #[derive(Debug)]
 pub struct Fold {

@@ -21,7 +21,7 @@ use super::probe::{Control, ProbeError};
 use crate::config::{MonitorConfig, NodeConfig};
 use crate::net::tls::TlsError;
 use crate::routing::topology::MAX_NODES;
-use crate::routing::{Lsn, Node, NodeIndex, NodeName, NodeState};
+use crate::routing::{Guarantee, Guarantees, Lsn, Node, NodeIndex, NodeName, NodeState};
 
 /// So many probes of one node at once at the most: a node far away is asked again before it has
 /// answered, so that an answer is hardly older than its way back. They are spread over the round
@@ -54,6 +54,15 @@ impl Monitor {
         nodes: &[NodeConfig],
         settings: &MonitorConfig,
     ) -> Result<(Monitor, Feed), MonitorError> {
+        Monitor::start_with(nodes, settings, Guarantees::default())
+    }
+
+    /// As [`start`](Monitor::start), for tests that break a guarantee.
+    pub fn start_with(
+        nodes: &[NodeConfig],
+        settings: &MonitorConfig,
+        guarantees: Guarantees,
+    ) -> Result<(Monitor, Feed), MonitorError> {
         if nodes.is_empty() {
             return Err(MonitorError::NoNodes);
         }
@@ -80,6 +89,7 @@ impl Monitor {
                     probe_timeout: settings.probe_timeout,
                 },
                 metrics: NodeMetrics::new(&node.name),
+                guarantees,
             });
         }
         let mut tasks = JoinSet::new();
@@ -115,6 +125,7 @@ struct Watch {
     feed: Feed,
     pace: Pace,
     metrics: NodeMetrics,
+    guarantees: Guarantees,
 }
 
 #[derive(Clone, Copy)]
@@ -202,7 +213,10 @@ impl Watch {
         }
     }
 
-    fn publish(&self, outcome: Outcome) {
+    fn publish(&self, mut outcome: Outcome) {
+        if !self.guarantees.hold(Guarantee::Timelines) {
+            outcome.forget_timeline();
+        }
         let topology = self.feed.board().publish(self.node, outcome);
         let node = topology.node(self.node);
         self.metrics.show(node, &topology, Instant::now());

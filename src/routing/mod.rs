@@ -3,6 +3,7 @@
 
 pub mod floor;
 pub mod gate;
+pub mod guarantee;
 pub mod history;
 pub mod judge;
 pub mod lsn;
@@ -16,6 +17,7 @@ pub mod topology;
 
 pub use floor::{Bound, Floor, Lost, Pending};
 pub use gate::{Level, PrimaryReason, ReadNeed, Verdict, gate};
+pub use guarantee::{Guarantee, Guarantees};
 pub use history::{History, UnixMillis};
 pub use judge::{Judgement, Refused, Unknown};
 pub use lsn::{Lsn, Position, SystemId, Timeline, WalGeometry};

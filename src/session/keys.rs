@@ -9,7 +9,7 @@ use metrics::{Gauge, describe_gauge, gauge};
 
 use super::Session;
 use super::upstream::{Footprint, Upstream};
-use crate::routing::{Floor, Lsn, Pending, Role, Topology};
+use crate::routing::{Floor, Guarantee, Lsn, Pending, Role, Topology};
 
 /// No key is longer, in bytes.
 pub const MAX_KEY: usize = 256;
@@ -125,7 +125,9 @@ fn passed_by_all(topology: &Topology) -> Lsn {
 impl Session {
     /// Takes over what others have written and seen under this session's key.
     pub(super) fn follow_key(&mut self, topology: &Topology, now: Instant) {
-        if let Some(key) = &self.preferences.session_key {
+        if let Some(key) = &self.preferences.session_key
+            && self.services.options.guarantees.hold(Guarantee::Keys)
+        {
             let theirs = self.services.keys.floor(key, topology, now);
             self.floor.settle(topology, now);
             self.floor.merge(&theirs);
@@ -147,12 +149,10 @@ impl Session {
         if self.preferences.session_key.is_none() {
             return;
         }
-        match (upstream.role, upstream.footprint) {
-            (Role::Primary, Footprint::None) => return,
-            (Role::Primary, _) => self.floor.raise_to_primary_after(Instant::now()),
-            (Role::Replica, _) => self.floor.saw_replica(upstream.node, Instant::now()),
+        if (upstream.role, upstream.footprint) != (Role::Primary, Footprint::None) {
+            self.raise_floor_behind(upstream);
+            self.share_floor();
         }
-        self.share_floor();
     }
 }
 

@@ -44,7 +44,7 @@ use crate::net::{Buffer, Wire};
 use crate::pool::{Group, Pools};
 use crate::protocol::error::{Fault, SqlState};
 use crate::protocol::message::TransactionStatus;
-use crate::routing::{Floor, NodeSet, OnLag, Patience, Tokens};
+use crate::routing::{Floor, Guarantees, NodeSet, OnLag, Patience, Tokens};
 use crate::server::Reported;
 use crate::sql::{Begin, Classifier};
 
@@ -132,6 +132,8 @@ pub struct Options {
     pub clock_skew: Duration,
     /// So many session keys have a floor of their own.
     pub session_keys: NonZeroUsize,
+    /// All of them, but for tests of the tests.
+    pub guarantees: Guarantees,
 }
 
 /// How a session uses servers.

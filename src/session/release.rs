@@ -12,7 +12,7 @@ use crate::protocol::error::{Fault, SqlState};
 use crate::protocol::frame::{bind_parts, frames, frontend, parse_parts};
 use crate::protocol::message;
 use crate::protocol::owed::Fate;
-use crate::routing::Role;
+use crate::routing::{Guarantee, Role};
 use crate::server::HELD_SQL_STATEMENTS;
 use crate::sql::Effect;
 
@@ -66,12 +66,23 @@ impl Session {
 
     /// Raises the floor to what this server may have shown.
     pub(super) fn note_footprint(&mut self, upstream: &Upstream) {
+        self.raise_floor_behind(upstream);
+        self.share_floor();
+    }
+
+    /// As [`note_footprint`](Self::note_footprint), for this session alone.
+    pub(super) fn raise_floor_behind(&mut self, upstream: &Upstream) {
+        let guarantees = self.services.options.guarantees;
         match (upstream.role, upstream.footprint) {
             (Role::Primary, Footprint::None) => {}
-            (Role::Primary, _) => self.floor.raise_to_primary_after(Instant::now()),
-            (Role::Replica, _) => self.floor.saw_replica(upstream.node, Instant::now()),
+            (Role::Primary, _) if guarantees.hold(Guarantee::LostCaptures) => {
+                self.floor.raise_to_primary_after(Instant::now());
+            }
+            (Role::Replica, _) if guarantees.hold(Guarantee::HandOff) => {
+                self.floor.saw_replica(upstream.node, Instant::now());
+            }
+            (Role::Primary | Role::Replica, _) => {}
         }
-        self.share_floor();
     }
 
     /// A cancel request is on its way to the server: it must hit nobody else. When it has arrived,

@@ -14,7 +14,7 @@ use crate::protocol::error::{SqlState, spliced, summary};
 use crate::protocol::frame::{HEADER, Header, backend, parameter_status, single_value};
 use crate::protocol::message::{TransactionStatus, captured_lsn, shows_result};
 use crate::protocol::owed::{Fate, OutOfStep, Progress, Request};
-use crate::routing::{Lsn, Role};
+use crate::routing::{Guarantee, Lsn, Role};
 use crate::server::STATEMENT_PREFIX;
 use crate::server::reported::is_of_the_node;
 
@@ -404,9 +404,15 @@ impl Session {
         let topology = self.services.feed.topology();
         match upstream.captured.take() {
             Some(lsn) if status == TransactionStatus::Idle => {
-                let lsn = lsn.normalised(topology.geometry);
-                self.floor
-                    .capture(lsn, upstream.timeline, &topology, Instant::now());
+                let guarantees = self.services.options.guarantees;
+                let lsn = match guarantees.hold(Guarantee::PageBoundaries) {
+                    true => lsn.normalised(topology.geometry),
+                    false => lsn,
+                };
+                if guarantees.hold(Guarantee::Captures) {
+                    let now = Instant::now();
+                    self.floor.capture(lsn, upstream.timeline, &topology, now);
+                }
                 let covered = !upstream.server.owed.owes_capture();
                 if upstream.footprint == Footprint::Capturing && covered {
                     upstream.footprint = Footprint::None;

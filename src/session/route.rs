@@ -12,8 +12,8 @@ use super::{LocalTransaction, Mode, Session};
 use crate::pool::Group;
 use crate::protocol::error::{Fault, SqlState};
 use crate::routing::{
-    Choice, Level, Node, NodeIndex, NodeState, OnLag, Preference, PrimaryReason, ReadNeed, Role,
-    Topology, WaitEnd, gate, select,
+    Choice, Guarantee, Level, Node, NodeIndex, NodeState, OnLag, Preference, PrimaryReason,
+    ReadNeed, Role, Topology, WaitEnd, gate, select,
 };
 use crate::sql::Class;
 
@@ -228,11 +228,19 @@ impl Session {
         let topology = self.services.feed.topology();
         self.floor.settle(&topology, now);
         self.follow_key(&topology, now);
+        let options = &self.services.options;
         let need = ReadNeed {
-            level,
+            level: match level {
+                Level::Eventual { .. } if !options.guarantees.hold(Guarantee::Staleness) => {
+                    Level::Eventual {
+                        max_staleness: None,
+                    }
+                }
+                level => level,
+            },
             floor: &self.floor,
             exclude: self.exclude,
-            observation_expiry: self.services.options.observation_expiry,
+            observation_expiry: options.observation_expiry,
         };
         let verdict = gate(&need, &topology, now);
         let preference = Preference {

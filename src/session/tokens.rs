@@ -7,7 +7,8 @@ use super::upstream::{Footprint, Upstream};
 use super::{Services, Session};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::routing::{
-    Bound, Floor, Judgement, Lost, Pending, Position, Refused, Role, Timeline, UnixMillis, Unknown,
+    Bound, Floor, Guarantee, Judgement, Lost, Pending, Position, Refused, Role, Timeline,
+    UnixMillis, Unknown,
 };
 use crate::sql::Effect;
 
@@ -31,6 +32,9 @@ pub(super) async fn accept(services: &Services, text: &str) -> Result<Floor, Fau
             topology.judge(position, services.options.max_ahead_bytes)
         };
         match judgement {
+            Judgement::Accept(_) if !services.options.guarantees.hold(Guarantee::Tokens) => {
+                return Ok(Floor::default());
+            }
             Judgement::Accept(floor) => return Ok(floor),
             Judgement::Refuse(Refused::Ahead { .. }) if !looked_again => {
                 looked_again = true;
