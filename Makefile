@@ -20,11 +20,15 @@ demo: setup ## PostgreSQL in several simulated regions, and the proxy at work
 test: setup ## All tests
 	$(CARGO) test
 
-# How long each endless part of soak takes, in seconds.
-SOAK ?= 300
+# How many checks of consistency soak makes.
+CHECKS ?= 1000000
+# How long each of its endless parts takes, in seconds.
+SOAK ?= 90
 
 .PHONY: soak
-soak: setup ## New random conversations, 200 abusive clients beside pgbench, new cases for properties
+soak: setup ## Checks of consistency under faults, random conversations, abusive clients, new cases for properties
+	$(CARGO) test --no-run
+	CAUSEWAY_SOAK_CHECKS=$(CHECKS) $(CARGO) test --test it soak::what_the_levels_promise -- --nocapture
 	CAUSEWAY_SOAK=$(SOAK) $(CARGO) test --test it conversations:: -- --nocapture
 	CAUSEWAY_SOAK=$(SOAK) $(CARGO) test --test it abuse:: -- --nocapture
 	PROPTEST_RNG_SEED=$$(od -An -N7 -tu8 /dev/urandom | tr -d ' ') PROPTEST_CASES=5000 \

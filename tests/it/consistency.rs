@@ -2,7 +2,6 @@
 //! never sees less than it has already seen. Lag must not matter to it, and the same check at
 //! `eventual` must fail: otherwise the check itself would prove nothing.
 
-mod causal;
 mod checker;
 mod faults;
 mod kinds;

@@ -29,6 +29,7 @@ mod readme;
 mod replication;
 mod sequences;
 mod settings;
+mod soak;
 mod startup;
 mod streaming;
 mod support;
