@@ -1,0 +1,158 @@
+//! What the capture behind a write costs the primary: processor time of the servers that write, through a
+//! Causeway that has a replica to read from, and so wants to know positions, and through one that has none.
+//! The replica is there in both cases. Rounds alternate.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use causeway::lab::{APP_DATABASE, APP_USER, Lab, PASSWORD, SUPERUSER};
+use futures_util::future::try_join_all;
+use tokio_postgres::{Client, Statement};
+
+use super::processes::{children, cpu_time};
+use super::proxy::Proxy;
+use super::{quantile, verdict};
+
+const CLIENTS: usize = 4;
+const WRITES_EACH: usize = 1_500;
+const PAIRS: usize = 21;
+const TARGET_PERCENT: f64 = 8.0;
+
+/// A statement of everyday size: two rows found by index and changed, one inserted.
+const KINDS: [(&str, &str); 2] = [
+    (
+        "one row updated by its key",
+        "UPDATE register SET value = value + 1 WHERE id = $1",
+    ),
+    (
+        "an order of two lines, with two indexes each",
+        "WITH ordered AS (INSERT INTO orders (customer) VALUES ($1) RETURNING id), \
+         lines AS (INSERT INTO lines (order_id, item) \
+             SELECT id, item FROM ordered, (VALUES (1), (2)) AS items (item)) \
+         UPDATE register SET value = value + 1 WHERE id = $1",
+    ),
+];
+
+pub async fn run() -> Result<()> {
+    let lab = Lab::builder()
+        .primary("us-east")
+        .replica("eu-west")
+        .setting("fsync = on")
+        .setting("full_page_writes = on")
+        .setting("autovacuum = off")
+        .build()
+        .await?;
+    let direct = lab.node("us-east").connect(APP_USER, APP_DATABASE).await?;
+    direct
+        .batch_execute(
+            "CREATE TABLE register (id int PRIMARY KEY, value bigint NOT NULL) WITH (fillfactor = 20);
+             INSERT INTO register SELECT id, 0 FROM generate_series(0, 99) AS id;
+             CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer int);
+             CREATE INDEX ON orders (customer);
+             CREATE TABLE lines (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id bigint, item int);
+             CREATE INDEX ON lines (order_id)",
+        )
+        .await?;
+    let url = |name: &str| lab.node(name).url(APP_USER, PASSWORD, APP_DATABASE);
+    let (primary, replica) = (url("us-east"), url("eu-west"));
+    let with = Proxy::start(&["--primary", &primary, "--replica", &replica]).await?;
+    let without = Proxy::start(&["--primary", &primary]).await?;
+    let admin = lab.node("us-east").connect(SUPERUSER, APP_DATABASE).await?;
+    for (name, statement) in KINDS {
+        let with = writers(&with, statement).await?;
+        let without = writers(&without, statement).await?;
+        for writers in [&with, &without] {
+            microseconds_a_write(&lab, &admin, writers).await?;
+        }
+        let (mut ratios, mut captured, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        for pair in 0..PAIRS {
+            let (w, o) = match pair % 2 {
+                0 => {
+                    let w = microseconds_a_write(&lab, &admin, &with).await?;
+                    (w, microseconds_a_write(&lab, &admin, &without).await?)
+                }
+                _ => {
+                    let o = microseconds_a_write(&lab, &admin, &without).await?;
+                    (microseconds_a_write(&lab, &admin, &with).await?, o)
+                }
+            };
+            captured.push(w);
+            plain.push(o);
+            ratios.push(w / o);
+        }
+        let percent = (quantile(&ratios, 0.5) - 1.0) * 100.0;
+        println!(
+            "a write's processor time on the primary, {name}, {PAIRS} pairs of rounds of {} writes by {CLIENTS} clients:",
+            CLIENTS * WRITES_EACH
+        );
+        let (w, o) = (quantile(&captured, 0.5), quantile(&plain, 0.5));
+        println!("  with capture {w:.1} us, without {o:.1} us (medians)");
+        println!(
+            "  capture costs {percent:+.1} % (median of the pairs' ratios; from {:+.1} to {:+.1} %), \
+             target at most {TARGET_PERCENT} %: {}",
+            (quantile(&ratios, 0.25) - 1.0) * 100.0,
+            (quantile(&ratios, 0.75) - 1.0) * 100.0,
+            verdict(percent <= TARGET_PERCENT)
+        );
+    }
+    Ok(())
+}
+
+async fn writers(proxy: &Proxy, statement: &str) -> Result<Vec<(Client, Statement)>> {
+    let mut writers = Vec::new();
+    for _ in 0..CLIENTS {
+        let client = proxy.client().await?;
+        let statement = client.prepare(statement).await?;
+        writers.push((client, statement));
+    }
+    Ok(writers)
+}
+
+/// Of all processes of the primary: servers, but also the WAL writer and the one that sends the log.
+async fn microseconds_a_write(
+    lab: &Lab,
+    admin: &Client,
+    writers: &[(Client, Statement)],
+) -> Result<f64> {
+    // Whatever the last round has left behind is written before this one begins.
+    admin.batch_execute("CHECKPOINT").await?;
+    // Servers that have to be opened first are in no round.
+    write(writers, 20).await?;
+    let before = processes(lab)?;
+    write(writers, WRITES_EACH).await?;
+    let after = processes(lab)?;
+    let mut spent = Duration::ZERO;
+    for (pid, time) in after {
+        if let Some((_, earlier)) = before.iter().find(|(known, _)| *known == pid) {
+            spent += time - *earlier;
+        }
+    }
+    ensure!(!spent.is_zero(), "no server of the primary was found");
+    Ok(spent.as_secs_f64() * 1e6 / (writers.len() * WRITES_EACH) as f64)
+}
+
+async fn write(writers: &[(Client, Statement)], times: usize) -> Result<()> {
+    let writing = writers
+        .iter()
+        .enumerate()
+        .map(|(id, (client, statement))| async move {
+            for _ in 0..times {
+                client.execute(statement, &[&(id as i32)]).await?;
+            }
+            anyhow::Ok(())
+        });
+    try_join_all(writing).await?;
+    Ok(())
+}
+
+fn processes(lab: &Lab) -> Result<Vec<(u32, Duration)>> {
+    let file = lab.node("us-east").data_directory().join("postmaster.pid");
+    let text = std::fs::read_to_string(file)?;
+    let postmaster: u32 = text.lines().next().context("an empty file")?.parse()?;
+    let children = children(postmaster)?;
+    // One that has just ended is of no account.
+    let times = children
+        .iter()
+        .filter_map(|pid| Some((*pid, cpu_time(*pid).ok()?)));
+    Ok(times.collect())
+}
