@@ -190,7 +190,10 @@ impl Session {
             let left = deadline.saturating_duration_since(now);
             let feed = &self.services.feed;
             let moment = match pending {
-                Pending::Nothing => return Ok(()),
+                Pending::Nothing => {
+                    self.tell_of_loss();
+                    return Ok(());
+                }
                 Pending::Replica(node, moment) => {
                     let patience = left.min(self.services.options.max_wait);
                     if !feed.seen_since(node, just_after(moment), patience).await {
