@@ -86,7 +86,9 @@ async fn readers(proxy: &Proxy, level: &str) -> Result<Vec<(Client, Statement)>>
         );
         client.batch_execute(&prepare).await?;
         let read = client
-            .prepare("SELECT value, current_setting('in_hot_standby') FROM register WHERE id = $1")
+            .prepare(
+                "SELECT value, current_setting('in_hot' || '_standby') FROM register WHERE id = $1",
+            )
             .await?;
         readers.push((client, read));
     }

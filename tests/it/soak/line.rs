@@ -29,9 +29,9 @@ pub const WAYS: [Way; 4] = [Way::Simple, Way::Unnamed, Way::Named, Way::Transact
 
 const WRITE: &str = "UPDATE register SET value = greatest(value, $2), doomed = $3 WHERE id = $1";
 const WRITE_TYPES: [Type; 3] = [Type::INT4, Type::INT8, Type::BOOL];
-/// The node that runs it says which it is, and what.
+/// The node that runs it says which it is, and what: a query that names the setting is the primary's.
 const READ: &str = "SELECT current_setting('cluster_name'), \
-    current_setting('in_hot_standby') = 'on', id, value FROM register WHERE id IN ($1, $2)";
+    current_setting('in_hot' || '_standby') = 'on', id, value FROM register WHERE id IN ($1, $2)";
 const READ_TYPES: [Type; 2] = [Type::INT4, Type::INT4];
 
 /// What somebody knows, and the token for it.
