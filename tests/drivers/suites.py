@@ -21,7 +21,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 WORK = ROOT / "target" / "drivers"
 PYTHON = WORK / "venv" / "bin" / "python"
 PASSWORD = "drivers"
-SUITE_TIMEOUT_SECONDS = 1800
+SUITE_TIMEOUT_SECONDS = 3600
 TEST_TIMEOUT_SECONDS = 120
 
 
@@ -165,6 +165,70 @@ class TokioPostgres(Suite):
                 for test, word in re.findall(r"^test (\S+) \.\.\. (ok|FAILED|ignored)", lines, re.M)}
 
 
+class NodePostgres(Suite):
+    """The tests of its packages, from the last versions that were published with them, over the packages of today."""
+
+    name = "node-postgres"
+    # Each stands beside a module through which its tests find what they test.
+    parts = {"pg-pool": "2.0.10", "pg-cursor": "2.12.0", "pg-query-stream": "3.2.3"}
+    # Its tests call it as it was then; each file is one test.
+    version = "4.5.7"
+    modules = ["client", "connection", "connection-parameters", "defaults", "query", "utils"]
+
+    def prepare(self):
+        prepare_node()
+        for package, version in self.parts.items():
+            directory = unpack_npm(package, version)
+            (directory / "index.js").write_text(f"module.exports = require('{package}')\n")
+        self.directory = unpack_npm("pg", self.version)
+        for module in self.modules:
+            (self.directory / "lib" / f"{module}.js").write_text(f"module.exports = require('pg/lib/{module}')\n")
+        shutil.copy(HERE / "node" / "pg.cjs", self.directory / "lib" / "index.js")
+
+    def run(self, endpoint, results):
+        environment = endpoint.libpq("postgres")
+        outcomes = {}
+        for package, version in self.parts.items():
+            outcomes |= self.mocha(package, version, environment, results)
+        url = endpoint.url("postgres", "postgres")
+        run_logged(["node", "script/create-test-tables.js", url], self.directory, environment, results)
+        for file in sorted((self.directory / "test" / "integration").glob("*/*-tests.js")):
+            # Those want a host of their own, or a log-in by no password or MD5.
+            if file.name.startswith("heroku-") or file.parent.name == "connection":
+                continue
+            test = str(file.relative_to(self.directory))
+            log = results / f"{file.parent.name}-{file.stem}.txt"
+            with open(log, "wb") as output:
+                try:
+                    status = subprocess.run(["node", test, url], cwd=self.directory, env=environment,
+                                            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                            timeout=TEST_TIMEOUT_SECONDS / 4).returncode
+                except subprocess.TimeoutExpired:
+                    status = "no end"
+            outcomes[f"pg: {test}"] = ("passed", "") if status == 0 else ("failed", failure_of(log.read_text(), status))
+        return outcomes
+
+    def mocha(self, package, version, environment, results):
+        told = results / f"{package}.json"
+        directory = NODE_SUITES / f"{package}-{version}"
+        run_logged([WORK / "node" / "node_modules" / ".bin" / "mocha", "--exit", "--timeout", 10000, "--reporter", "json",
+                    "--reporter-option", f"output={told}",
+                    # The one ends Node at any warning, the other needs a package that is in no registry.
+                    "--ignore", "test/setup.js", "--ignore", "test/pauses.js", "test/*.js"], directory, environment, results)
+        outcomes = {}
+        report = json.loads(told.read_text())
+        for word, kind in (("passed", "passes"), ("skipped", "pending"), ("failed", "failures")):
+            for test in report[kind]:
+                why = one_line(test["err"].get("message", "")) if word == "failed" else ""
+                outcomes[one_line(f"{package}: {test['fullTitle']}")] = (word, why)
+        return outcomes
+
+
+def failure_of(log, status):
+    errors = re.findall(r"^.*Error.*$", log, re.M)
+    return one_line(errors[0] if errors else f"ended with {status}: {log[-200:]}")
+
+
 class OwnCases(Suite):
     """Our own cases for a driver, whose own tests may be published nowhere."""
 
@@ -211,11 +275,16 @@ def own_cases(drivers=()):
     return [OwnCases(driver, OWN[driver]) for driver in drivers or OWN]
 
 
-SUITES = [*own_cases(), Asyncpg(), Psycopg2(), TokioPostgres(),
+SUITES = [*own_cases(), NodePostgres(), Asyncpg(), Psycopg2(), TokioPostgres(),
           Sqlalchemy("psycopg", "test/engine"),
           # Six kinds of ranges are 1,228 tests each, and were all seen with psycopg.
           Sqlalchemy("asyncpg", "-k", "not RangeRoundTripTest or Int4RangeRoundTripTest"), Django()]
-NODE_PACKAGES = ["pg@8.23.1", "pg-cursor@2.22.0", "pg-copy-streams@7.0.0", "postgres@3.4.9"]
+NODE_PACKAGES = ["pg@8.23.1", "pg-pool@3.14.0", "pg-cursor@2.22.0", "pg-query-stream@4.17.0", "pg-copy-streams@7.0.0",
+                 "postgres@3.4.9",
+                 # What the tests of node-postgres use.
+                 "mocha@10.8.2", "expect.js@0.3.1", "lodash@4.17.21", "co@4.6.0", "bluebird@3.7.2", "semver@7.7.3",
+                 "async@0.9.0", "JSONStream@0.7.4", "concat-stream@1.0.1", "stream-spec@0.3.6", "through@2.3.8"]
+NODE_SUITES = WORK / "node" / "suites"
 
 
 def prepare_python():
@@ -238,6 +307,23 @@ def prepare_node():
     subprocess.run(["npm", "install", "--prefix", WORK / "node", "--no-save", "--no-audit", "--no-fund",
                     "--loglevel", "error", *NODE_PACKAGES], check=True, stdout=sys.stderr)
     installed.write_text(" ".join(NODE_PACKAGES))
+
+
+def unpack_npm(package, version):
+    """The tests of a package, where they find today's; fetched once."""
+    directory = NODE_SUITES / f"{package}-{version}"
+    if not directory.exists():
+        archive = NODE_SUITES / f"{package}-{version}.tgz"
+        NODE_SUITES.mkdir(exist_ok=True)
+        subprocess.run(["npm", "pack", "--silent", f"{package}@{version}"], cwd=NODE_SUITES, check=True,
+                       stdout=subprocess.DEVNULL)
+        with tarfile.open(archive) as packed:
+            members = [member for member in packed.getmembers() if member.name.startswith(("package/test/", "package/script/"))]
+            packed.extractall(directory.with_suffix(".new"), members, filter="data")
+        (directory.with_suffix(".new") / "package" / "lib").mkdir()
+        (directory.with_suffix(".new") / "package").rename(directory)
+        directory.with_suffix(".new").rmdir()
+    return directory
 
 
 def pinned(package):
