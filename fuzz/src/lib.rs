@@ -141,10 +141,13 @@ pub fn frames(bytes: &[u8]) {
         };
         match received.progress {
             // What ends its cycle stays owed: its ReadyForQuery is still to come.
-            Progress::Failed(Request::Query | Request::FunctionCall | Request::Sync) => {
+            Progress::Failed {
+                request: Request::Query | Request::FunctionCall | Request::Sync,
+                ..
+            } => {
                 assert_eq!(void, 0);
             }
-            Progress::Failed(_) => assert!((1..=choices.len()).contains(&void)),
+            Progress::Failed { .. } => assert!((1..=choices.len()).contains(&void)),
             Progress::Done(_) | Progress::Ready(_) => assert_eq!(void, 0),
             Progress::Within | Progress::CopyIn { .. } => assert_eq!(void, 0),
         }
@@ -174,7 +177,7 @@ fn owe(owed: &mut Owed, choice: u8) {
         3 => owed.push(Request::Parse(u32::from(choice)), fate),
         4 => owed.push(Request::Bind, fate),
         5 => owed.push(Request::Close, fate),
-        6 => owed.push(Request::DescribeStatement, fate),
+        6 => owed.push(Request::DescribeStatement(0), fate),
         7 => owed.push(Request::DescribePortal, fate),
         8 => owed.push(Request::Execute, fate),
         9 => owed.push_synthetic(Synthetic::ParseComplete),

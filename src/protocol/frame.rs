@@ -1,6 +1,9 @@
 //! Frames: the type byte and the length that begin every message after the start-up phase, and
 //! the few places inside of a message that the relay looks at.
 
+use std::hash::{DefaultHasher, Hasher};
+use std::num::NonZeroU64;
+
 /// Bytes before a message's body: the type and the length.
 pub const HEADER: usize = 5;
 
@@ -149,6 +152,40 @@ pub fn bind_parts(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (portal, rest) = cstring(body)?;
     let (statement, rest) = cstring(rest)?;
     Some((portal, statement, rest))
+}
+
+/// The columns of a result, as far as a prepared statement must keep them: names, types and type
+/// modifiers. Two that differ have different numbers, but for a chance of one in 2^64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape(NonZeroU64);
+
+impl Shape {
+    /// Of a statement that returns no rows.
+    pub const NONE: Shape = Shape(NonZeroU64::MIN);
+
+    /// Reads a RowDescription body.
+    pub fn read(body: &[u8]) -> Option<Shape> {
+        let mut hasher = DefaultHasher::new();
+        let (count, mut rest) = body.split_first_chunk()?;
+        for _ in 0..u16::from_be_bytes(*count) {
+            let (name, column) = cstring(rest)?;
+            // Table (4), column (2), type (4), its size (2), its modifier (4), format (2).
+            let (column, others) = column.split_first_chunk::<18>()?;
+            hasher.write(name);
+            hasher.write(&column[6..16]);
+            rest = others;
+        }
+        Some(Shape(NonZeroU64::MIN | hasher.finish()))
+    }
+
+    pub fn number(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The shape with this number; 0 is none.
+    pub fn from_number(number: u64) -> Option<Shape> {
+        NonZeroU64::new(number).map(Shape)
+    }
 }
 
 /// What a Describe or Close is about.

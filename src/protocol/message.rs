@@ -4,7 +4,10 @@
 use bytes::{Bytes, BytesMut};
 use pgwire::messages::Message;
 use pgwire::messages::copy::CopyFail;
-use pgwire::messages::extendedquery::{Close, CloseComplete, ParseComplete, Sync};
+use pgwire::messages::data::{NoData, ParameterDescription};
+use pgwire::messages::extendedquery::{
+    BindComplete, Close, CloseComplete, Flush, ParseComplete, Sync,
+};
 use pgwire::messages::response::{CommandComplete, ReadyForQuery, TransactionStatus as Status};
 use pgwire::messages::startup::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, Password,
@@ -112,6 +115,19 @@ pub fn put_parse_complete(out: &mut Vec<u8>) {
     put(out, &ParseComplete::new());
 }
 
+pub fn put_bind_complete(out: &mut Vec<u8>) {
+    put(out, &BindComplete::new());
+}
+
+/// There are no parameters.
+pub fn put_no_parameters(out: &mut Vec<u8>) {
+    put(out, &ParameterDescription::new(Vec::new()));
+}
+
+pub fn put_no_data(out: &mut Vec<u8>) {
+    put(out, &NoData::new());
+}
+
 pub fn put_close_complete(out: &mut Vec<u8>) {
     put(out, &CloseComplete::new());
 }
@@ -154,6 +170,10 @@ pub fn put_query(out: &mut Vec<u8>, sql: impl AsRef<[u8]>) {
 
 pub fn put_sync(out: &mut Vec<u8>) {
     put(out, &Sync::new());
+}
+
+pub fn put_flush(out: &mut Vec<u8>) {
+    put(out, &Flush::new());
 }
 
 pub fn put_terminate(out: &mut Vec<u8>) {

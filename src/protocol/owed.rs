@@ -6,7 +6,8 @@ use std::collections::VecDeque;
 
 use super::frame::backend;
 
-/// Which prepared statement a Parse was for; 0 is the unnamed one.
+/// Which shared prepared statement a message was for; 0 is the unnamed one, or one that is not
+/// shared.
 pub type StatementId = u32;
 
 /// A frontend message, by the reply that ends it.
@@ -19,16 +20,22 @@ pub enum Request {
     /// Ends with ReadyForQuery.
     Sync,
     Parse(StatementId),
+    /// Parse of a name that is taken, or in a failed transaction: the server refuses it.
+    ParseInVain,
     Bind,
     Close,
     /// Close of a shared statement, to make room for another.
     Evict(StatementId),
-    DescribeStatement,
+    DescribeStatement(StatementId),
     DescribePortal,
     Execute,
 }
 
 impl Request {
+    fn is_named_parse(self) -> bool {
+        matches!(self, Request::Parse(1..))
+    }
+
     fn ends_cycle(self) -> bool {
         matches!(self, Request::Query | Request::FunctionCall | Request::Sync)
     }
@@ -50,11 +57,14 @@ pub enum Fate {
     Holdings,
 }
 
-/// A reply that Causeway gives itself, in its turn.
+/// A reply that Causeway gives itself, in its turn: that a prepared statement of the client's has
+/// been changed. An error ahead of it undoes the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Synthetic {
     ParseComplete,
     CloseComplete,
+    /// The server has said it.
+    Nothing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +88,8 @@ pub enum Progress {
     Done(Request),
     /// The server waits for COPY data. So many Syncs that were sent ahead of it will not be answered.
     CopyIn { ignored_syncs: u64 },
-    /// ErrorResponse: this request failed.
-    Failed(Request),
+    /// ErrorResponse: this request failed, and so many synthetic replies are not given.
+    Failed { request: Request, unsaid: usize },
     /// ReadyForQuery: this request, which asked for it, has ended.
     Ready(Request),
 }
@@ -112,6 +122,8 @@ pub struct Owed {
     entries: VecDeque<Entry>,
     cycle: Cycle,
     copying: Copying,
+    /// Parses of named statements that are not answered.
+    parses: usize,
 }
 
 impl Owed {
@@ -119,6 +131,21 @@ impl Owed {
     pub fn owes_capture(&self) -> bool {
         let captures = |entry: &Entry| matches!(entry, Entry::Reply(_, Fate::Capture));
         self.entries.iter().any(captures)
+    }
+
+    /// Parses of named statements are not answered yet.
+    pub fn has_parses(&self) -> bool {
+        self.parses > 0
+    }
+
+    /// A cycle that has been sent whole parses this statement, and is not answered so far.
+    pub fn is_parsed_earlier(&self, id: StatementId) -> bool {
+        let ends_cycle =
+            |entry: &Entry| matches!(entry, Entry::Reply(request, _) if request.ends_cycle());
+        let parses =
+            |entry: &Entry| matches!(entry, Entry::Reply(Request::Parse(of), _) if *of == id);
+        let sent = self.entries.iter().rposition(ends_cycle).unwrap_or(0);
+        self.entries.range(..sent).any(parses)
     }
 
     /// Every reply has come, and no cycle is open.
@@ -172,6 +199,7 @@ impl Owed {
         } else {
             Cycle::Open
         };
+        self.parses += usize::from(request.is_named_parse());
         self.entries.push_back(Entry::Reply(request, fate));
     }
 
@@ -231,8 +259,8 @@ impl Owed {
             }
             backend::ERROR_RESPONSE => {
                 self.copying = Copying::Not;
-                self.fail(&mut void);
-                Progress::Failed(request)
+                let unsaid = self.fail(&mut void);
+                Progress::Failed { request, unsaid }
             }
             backend::COPY_IN_RESPONSE => {
                 let ignored_syncs = self.enter_copy_in(request, tag)?;
@@ -245,11 +273,11 @@ impl Owed {
 
     fn within_reply(&mut self, request: Request, tag: u8) -> Result<Progress, OutOfStep> {
         let done = match (request, tag) {
-            (Request::Parse(_), backend::PARSE_COMPLETE)
+            (Request::Parse(_) | Request::ParseInVain, backend::PARSE_COMPLETE)
             | (Request::Bind, backend::BIND_COMPLETE)
             | (Request::Close | Request::Evict(_), backend::CLOSE_COMPLETE)
             | (
-                Request::DescribeStatement | Request::DescribePortal,
+                Request::DescribeStatement(_) | Request::DescribePortal,
                 backend::ROW_DESCRIPTION | backend::NO_DATA,
             )
             | (
@@ -258,7 +286,7 @@ impl Owed {
                 | backend::EMPTY_QUERY_RESPONSE
                 | backend::PORTAL_SUSPENDED,
             ) => true,
-            (Request::DescribeStatement, backend::PARAMETER_DESCRIPTION)
+            (Request::DescribeStatement(_), backend::PARAMETER_DESCRIPTION)
             | (
                 Request::Query,
                 backend::ROW_DESCRIPTION
@@ -272,6 +300,7 @@ impl Owed {
             self.copying = Copying::Not;
         }
         if done {
+            self.parses -= usize::from(request.is_named_parse());
             self.entries.pop_front();
             Ok(Progress::Done(request))
         } else {
@@ -280,19 +309,24 @@ impl Owed {
     }
 
     /// After an error a server skips all messages up to the next Sync; a Query or a function call
-    /// still ends with ReadyForQuery.
-    fn fail(&mut self, void: &mut impl FnMut(Request)) {
+    /// still ends with ReadyForQuery. Gives the number of synthetic replies that are skipped too.
+    fn fail(&mut self, void: &mut impl FnMut(Request)) -> usize {
+        let mut unsaid = 0;
         while let Some(entry) = self.entries.front() {
             match *entry {
-                Entry::Reply(request, _) if request.ends_cycle() => return,
-                Entry::Reply(request, _) => void(request),
-                Entry::Synthetic(_) => {}
+                Entry::Reply(request, _) if request.ends_cycle() => return unsaid,
+                Entry::Reply(request, _) => {
+                    self.parses -= usize::from(request.is_named_parse());
+                    void(request);
+                }
+                Entry::Synthetic(_) => unsaid += 1,
             }
             self.entries.pop_front();
         }
         if self.is_mid_cycle() {
             self.cycle = Cycle::Failed;
         }
+        unsaid
     }
 
     /// In COPY mode a server ignores Sync ("for the convenience of client libraries"), so those
@@ -350,7 +384,7 @@ mod tests {
                 b"12TDDCZ",
                 0,
             ),
-            (&[Parse(1), DescribeStatement, Sync], b"1tnZ", 0),
+            (&[Parse(1), DescribeStatement(1), Sync], b"1tnZ", 0),
             (&[Bind, Execute, Execute, Sync], b"2DsDCZ", 0),
             (&[Bind, Execute, Close, Sync], b"2I3Z", 0),
             (&[FunctionCall], b"VZ", 0),

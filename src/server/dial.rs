@@ -126,6 +126,7 @@ impl Dialer {
             status: TransactionStatus::Idle,
             reported,
             settings: Settings::default(),
+            tampered: None,
             statements: HeldStatements::new(),
             sql_statements: SqlStatements::default(),
             unnamed: None,

@@ -18,7 +18,7 @@ use lru::LruCache;
 
 use crate::net::Wire;
 use crate::protocol::error::{SqlState, summary};
-use crate::protocol::frame::{Frame, InvalidLength, backend, parameter_status};
+use crate::protocol::frame::{Frame, InvalidLength, Shape, backend, parameter_status};
 use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::owed::{Fate, OutOfStep, Owed, Request, StatementId};
 use crate::routing::NodeIndex;
@@ -40,6 +40,8 @@ pub struct Server {
     pub reported: Reported,
     /// What has been SET on it.
     pub settings: Settings,
+    /// The session whose code has run on it, and may have SET anything else.
+    pub tampered: Option<u64>,
     /// Which of the shared prepared statements it has.
     pub statements: HeldStatements,
     /// What SQL PREPARE has made on it, by name.
@@ -140,7 +142,47 @@ impl Server {
         self.wire.output.extend(&query);
         self.owed.push(Request::Query, Fate::Swallow);
         self.unnamed = None;
-        self.wait_until_ready().await
+        self.wait_until_ready(|_| {}).await
+    }
+
+    /// Gives the server a shared statement, ahead of its use, and asks for the columns of its
+    /// result. What was sent before is answered first; the first error of all is the outcome.
+    pub async fn prepare(&mut self, id: StatementId, definition: &[u8]) -> Result<Shape, RunError> {
+        let name = statement_name(id);
+        let mut out = Vec::new();
+        message::put_parse(&mut out, name.as_bytes(), definition);
+        message::put_describe_statement(&mut out, name.as_bytes());
+        self.owed.push(Request::Parse(id), Fate::Swallow);
+        self.owed
+            .push(Request::DescribeStatement(id), Fate::Swallow);
+        if let Some(oldest) = self.statements.insert(id) {
+            message::put_close_statement(&mut out, &statement_name(oldest));
+            self.owed.push(Request::Evict(oldest), Fate::Swallow);
+        }
+        message::put_sync(&mut out);
+        self.owed.push(Request::Sync, Fate::Swallow);
+        self.wire.output.extend(&out);
+        let mut shape = Shape::NONE;
+        let heard = |frame: &Frame| {
+            if frame.tag == backend::ROW_DESCRIPTION {
+                shape = Shape::read(frame.body()).unwrap_or(Shape::NONE);
+            }
+        };
+        self.wait_until_ready(heard).await?;
+        Ok(shape)
+    }
+
+    /// Takes a shared statement back from the server.
+    pub async fn unprepare(&mut self, id: StatementId) -> Result<(), RunError> {
+        let mut out = Vec::new();
+        message::put_close_statement(&mut out, &statement_name(id));
+        message::put_sync(&mut out);
+        self.wire.output.extend(&out);
+        self.owed.push(Request::Close, Fate::Swallow);
+        self.owed.push(Request::Sync, Fate::Swallow);
+        self.statements.remove(id);
+        self.wait_until_ready(|_| {}).await?;
+        Ok(())
     }
 
     /// Waits until the server has answered a Sync.
@@ -149,7 +191,7 @@ impl Server {
         message::put_sync(&mut sync);
         self.wire.output.extend(&sync);
         self.owed.push(Request::Sync, Fate::Swallow);
-        self.wait_until_ready().await?;
+        self.wait_until_ready(|_| {}).await?;
         Ok(())
     }
 
@@ -169,7 +211,11 @@ impl Server {
         }
     }
 
-    async fn wait_until_ready(&mut self) -> Result<Vec<u8>, RunError> {
+    /// Takes in what is owed, and keeps the books of it; `heard` gets what answers requests.
+    async fn wait_until_ready(
+        &mut self,
+        mut heard: impl FnMut(&Frame),
+    ) -> Result<Vec<u8>, RunError> {
         self.wire.flush().await?;
         let mut notices = Vec::new();
         let mut refused = None;
@@ -188,11 +234,13 @@ impl Server {
                     backend::NOTIFICATION_RESPONSE => {}
                     tag => {
                         let body = frame.body();
-                        self.owed.receive(tag, |_| {})?;
+                        let statements = &mut self.statements;
+                        self.owed.receive(tag, |voided| statements.void(voided))?;
+                        heard(&frame);
                         if tag == backend::ERROR_RESPONSE {
                             let said = summary(body);
                             let message = String::from_utf8_lossy(said.message).into_owned();
-                            refused = Some(RunError::Refused {
+                            refused.get_or_insert(RunError::Refused {
                                 code: said.code,
                                 message,
                             });
@@ -240,6 +288,10 @@ impl HeldStatements {
         }
     }
 
+    pub fn has(&self, id: StatementId) -> bool {
+        self.held.contains(&id)
+    }
+
     /// Whether the server has it; counts as a use.
     pub fn touch(&mut self, id: StatementId) -> bool {
         self.held.get(&id).is_some()
@@ -266,6 +318,15 @@ impl HeldStatements {
 
     pub fn clear(&mut self) {
         self.held.clear();
+    }
+
+    /// Undoes what a request was to change that has failed, or was skipped.
+    pub fn void(&mut self, request: Request) {
+        match request {
+            Request::Parse(id @ 1..) => self.remove(id),
+            Request::Evict(id) => self.restore(id),
+            _ => {}
+        }
     }
 }
 

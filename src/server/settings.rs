@@ -104,6 +104,9 @@ impl Settings {
     }
 }
 
+/// Leads from whatever is set to a server's own values.
+pub const RESET_EVERYTHING: &str = "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;";
+
 /// Its value may name the style or the order of the fields alone: the other stays as it was.
 pub const DATESTYLE: &str = "datestyle";
 pub const SESSION_AUTHORIZATION: &str = "session_authorization";

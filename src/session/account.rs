@@ -2,9 +2,10 @@
 //! what it changes.
 
 use super::Session;
+use super::client_statements::MOST_STATEMENTS;
 use super::preferences::{self, PREFIX};
 use super::profiles::Wants;
-use super::statements::{MOST_STATEMENTS, Statement};
+use super::statements::Statement;
 use super::survey::Plan;
 use super::upstream::changes_session;
 use crate::protocol::error::{Fault, Severity, SqlState};
@@ -73,6 +74,9 @@ impl Session {
             let defaults = &self.services.options.preferences;
             if let Some(level) = preferences::level_asked_for(effect, defaults) {
                 plan.want(Wants::level(level));
+            }
+            if let Some(name) = mentioned(effect) {
+                plan.mention(name, self.wanted(name));
             }
             match effect {
                 Effect::Execute(name) => {
@@ -150,6 +154,15 @@ impl Session {
             false => prepare.class,
         };
         Some((class, prepare.relations.clone()))
+    }
+}
+
+/// The prepared statement that SQL names.
+fn mentioned(effect: &Effect) -> Option<&str> {
+    match effect {
+        Effect::Execute(name) | Effect::Deallocate(Some(name)) => Some(name),
+        Effect::Prepare(prepare) => Some(&prepare.name),
+        _ => None,
     }
 }
 

@@ -5,7 +5,8 @@ use super::preferences::{CONSISTENCY, level_name};
 use super::relay::Inflow;
 use super::survey::{Ending, Plan, Step, What};
 use super::tokens::TOKEN;
-use super::{End, LocalTransaction, Mode, Session};
+use super::transaction::starts_with_begin;
+use super::{End, LocalTransaction, Session};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::frame::HEADER;
 use crate::protocol::message::{self, TransactionStatus};
@@ -35,7 +36,9 @@ impl Session {
                 What::Sync | What::Flush => self.answer_bookkeeping(plan),
                 _ => Some(plan),
             },
-            _ => self.answer_bookkeeping(plan),
+            _ => self
+                .answer_transaction_cycle(plan)
+                .and_then(|plan| self.answer_bookkeeping(plan)),
         })
     }
 
@@ -43,29 +46,19 @@ impl Session {
         let [effect] = &*decision.effects else {
             return Some(plan);
         };
-        let detached = self.upstream.is_none();
-        let deferred = matches!(self.local, LocalTransaction::Deferred(_));
+        let text = self.client.input.bytes().get(HEADER..plan.size);
+        let begins = starts_with_begin(text.unwrap_or_default());
+        if let Some(tag) = self.take_transaction_command(effect, begins) {
+            self.complete(&plan, tag);
+            return None;
+        }
         match effect {
-            Effect::Begin(begin) if detached && !deferred && self.mode == Mode::Transaction => {
-                self.local = LocalTransaction::Deferred(*begin);
-                let tag = self.begin_tag();
-                self.track(effect, true);
-                self.complete(&plan, tag);
-            }
-            Effect::Commit { chain: false } if deferred && detached => {
-                self.local = LocalTransaction::None;
-                self.track(effect, true);
-                self.complete(&plan, "COMMIT");
-            }
-            Effect::Rollback { chain: false } if deferred && detached => {
-                self.local = LocalTransaction::None;
-                self.track(effect, false);
-                self.complete(&plan, "ROLLBACK");
-            }
             Effect::Deallocate(Some(name))
-                if detached && !deferred && self.statements.has(name.as_bytes()) =>
+                if self.upstream.is_none()
+                    && self.local == LocalTransaction::None
+                    && self.statements.has(name.as_bytes()) =>
             {
-                self.statements.close(name.as_bytes());
+                self.statements.deallocate(name.as_bytes());
                 self.complete(&plan, "DEALLOCATE");
             }
             Effect::Show(name) if self.upstream.as_ref().is_none_or(|up| up.is_at_rest()) => {
@@ -115,6 +108,7 @@ impl Session {
         }
         self.client.input.consume(plan.size);
         self.client.output.extend(&out);
+        self.statements.settle_all();
         None
     }
 
@@ -195,20 +189,6 @@ impl Session {
         Some(Fault::error(SqlState::ACTIVE_SQL_TRANSACTION, message).with_hint(hint))
     }
 
-    fn track(&mut self, effect: &Effect, committed: bool) {
-        self.settings.apply(effect, committed);
-        self.wishes.apply(effect, committed);
-    }
-
-    /// BEGIN and START TRANSACTION are answered each in its own words.
-    fn begin_tag(&self) -> &'static str {
-        let text = self.client.input.bytes().get(HEADER..).unwrap_or_default();
-        match first_letter(text) {
-            Some(b's' | b'S') => "START TRANSACTION",
-            _ => "BEGIN",
-        }
-    }
-
     /// Answers a run of one command.
     fn complete(&mut self, plan: &Plan, tag: &str) {
         self.client.input.consume(plan.size);
@@ -250,7 +230,7 @@ impl Session {
 
     /// Answers a run with an error of our own. A transaction that is open on a server must fail
     /// with it, so there the server is made to raise it.
-    fn refuse_everywhere(&mut self, plan: &Plan, fault: Fault) -> Result<(), End> {
+    pub(super) fn refuse_everywhere(&mut self, plan: &Plan, fault: Fault) -> Result<(), End> {
         let Some(upstream) = &mut self.upstream else {
             self.refuse(plan, &fault);
             return Ok(());
@@ -262,6 +242,7 @@ impl Session {
         }
         if upstream.is_in_transaction() {
             self.client.input.consume(plan.size);
+            self.statements.undo_last(plan.changes);
             upstream.send_query(&raise(&fault));
         } else {
             self.refuse(plan, &fault);
@@ -273,6 +254,7 @@ impl Session {
     pub(super) fn refuse(&mut self, plan: &Plan, fault: &Fault) {
         let there = plan.size.min(self.client.input.len());
         self.client.input.consume(there);
+        self.statements.undo_last(plan.changes);
         self.local = match (self.local, self.upstream.is_some()) {
             (LocalTransaction::Deferred(_), false) => LocalTransaction::Failed,
             (local, _) => local,
@@ -285,7 +267,9 @@ impl Session {
         fault.encode(&mut out);
         match plan.ending {
             Ending::Query | Ending::Sync => message::put_ready_for_query(&mut out, status),
-            Ending::Flush | Ending::Open => self.inflow = Inflow::ToSync(plan.size - there),
+            Ending::Flush | Ending::Cut | Ending::Open => {
+                self.inflow = Inflow::ToSync(plan.size - there)
+            }
         }
         self.client.output.extend(&out);
         self.exclude = Default::default();
@@ -312,52 +296,4 @@ fn raise(fault: &Fault) -> String {
         hint.unwrap_or_default(),
     );
     format!("DO {}", quoted(&block))
-}
-
-/// The first letter of a statement, behind white space and comments, which nest.
-fn first_letter(mut text: &[u8]) -> Option<u8> {
-    let mut depth = 0;
-    loop {
-        let skipped = match (text, depth) {
-            ([b'/', b'*', ..], _) => {
-                depth += 1;
-                2
-            }
-            ([b'*', b'/', ..], 1..) => {
-                depth -= 1;
-                2
-            }
-            ([b'-', b'-', ..], 0) => memchr::memchr(b'\n', text)?,
-            ([letter, ..], 0) if letter.is_ascii_alphabetic() => return Some(*letter),
-            ([], _) => return None,
-            _ => 1,
-        };
-        text = &text[skipped..];
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn comments_are_not_words() {
-        for (text, letter) in [
-            (&b"begin"[..], Some(b'b')),
-            (b" ;\n\tSTART", Some(b'S')),
-            (b"-- so\n--\nbegin", Some(b'b')),
-            (b"/* s /* s */ s */ begin", Some(b'b')),
-            (b"/**/start", Some(b's')),
-            (b"-- so", None),
-            (b"/* so", None),
-            (b"", None),
-        ] {
-            assert_eq!(
-                first_letter(text),
-                letter,
-                "{}",
-                String::from_utf8_lossy(text)
-            );
-        }
-    }
 }

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use super::client_statements::Unnamed;
 use super::pins::HOLDINGS;
 use super::relay::Inflow;
 use super::route::Reason;
-use super::statements::{Statement, Unnamed};
-use super::survey::{Plan, Step, What};
+use super::statements::Statement;
+use super::survey::{Ending, Plan, Step, What};
 use super::upstream::{Footprint, Upstream};
 use super::{LocalTransaction, Session};
 use crate::net::Buffer;
@@ -15,8 +16,8 @@ use crate::protocol::frame::{HEADER, bind_parts, cstring, parse_parts};
 use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::owed::{Fate, Request, StatementId, Synthetic};
 use crate::routing::{PrimaryReason, Role};
-use crate::server::settings::quoted;
-use crate::server::statement_name;
+use crate::server::settings::{RESET_EVERYTHING, quoted};
+use crate::server::{Settings, statement_name};
 use crate::sql::{Begin, Class, Decision, Effect, Isolation};
 
 impl Session {
@@ -30,6 +31,7 @@ impl Session {
         if !upstream.server.owed.is_mid_cycle() {
             self.prepare_server(&mut upstream, &plan);
         }
+        self.statements.sent(plan.changes, upstream.sending);
         let input = std::mem::take(&mut self.client.input);
         let mut at = 0;
         for step in &plan.steps {
@@ -42,6 +44,9 @@ impl Session {
         self.client.input.consume(at);
         if plan.size > at {
             self.inflow = Inflow::Through(plan.size - at);
+        }
+        if plan.ending == Ending::Cut {
+            upstream.send_flush();
         }
         if captures {
             upstream.send_capture();
@@ -116,9 +121,14 @@ impl Session {
     /// The settings go in a transaction of their own: if one of them fails, the server is left in
     /// a failed transaction and refuses the request behind them, instead of running it with wrong
     /// settings.
-    fn prepare_server(&mut self, upstream: &mut Upstream, plan: &Plan) {
+    pub(super) fn prepare_server(&mut self, upstream: &mut Upstream, plan: &Plan) {
         let wanted = self.settings.current();
-        let difference = upstream.applied.current().statements_to(wanted);
+        let mut difference = upstream.applied.current().statements_to(wanted);
+        if upstream.server.tampered.is_some_and(|by| by != self.serial) {
+            let from_nothing = Settings::default().statements_to(wanted);
+            difference = Some([RESET_EVERYTHING, &from_nothing.unwrap_or_default()].concat());
+            upstream.server.tampered = None;
+        }
         let begin = match self.local {
             LocalTransaction::Deferred(begin) => Some(begin),
             LocalTransaction::None | LocalTransaction::Failed => None,
@@ -153,17 +163,19 @@ impl Session {
     fn send_step(&mut self, upstream: &mut Upstream, step: &Step, frame: &[u8]) {
         match &step.what {
             What::Query(decision) => self.send_query(upstream, decision, frame),
-            What::FunctionCall => upstream.send(frame, Request::FunctionCall),
+            What::FunctionCall => {
+                upstream.server.tampered = Some(self.serial);
+                upstream.send(frame, Request::FunctionCall);
+            }
             What::ParseUnnamed(unnamed) => {
                 upstream.send(frame, Request::Parse(0));
+                upstream.server.owed.push_synthetic(Synthetic::Nothing);
                 upstream.server.unnamed = Some(unnamed.tag);
             }
             What::ParseNew(statement) => {
                 if upstream.is_in_vain(&statement.classified.decision) {
                     upstream.send_refused_parse(&statement.name, &statement.definition);
-                    if let Some((name, _)) = frame.get(HEADER..).and_then(cstring) {
-                        self.statements.close(name);
-                    }
+                    upstream.server.owed.push_synthetic(Synthetic::Nothing);
                 } else if upstream.server.statements.touch(statement.id) {
                     upstream
                         .server
@@ -172,7 +184,7 @@ impl Session {
                 } else {
                     upstream.send_parse(statement, Fate::Forward);
                     if let Some((name, _)) = frame.get(HEADER..).and_then(cstring) {
-                        self.statements.sent(statement.id, name);
+                        self.statements.is_with_server(name);
                     }
                 }
             }
@@ -187,16 +199,22 @@ impl Session {
                     upstream.send_refused_parse(&statement.name, parts.definition);
                 }
             }
-            What::ParseTakenInSql => upstream.send(frame, Request::Parse(0)),
+            What::ParseTakenInSql => upstream.send(frame, Request::ParseInVain),
             What::BindUnnamed(unnamed) => {
                 upstream.ensure_unnamed(unnamed);
                 upstream.send(frame, Request::Bind);
+                self.note_code(upstream, &unnamed.classified.decision);
                 upstream.open_portal(portal_of(frame), &unnamed.classified.decision);
             }
             What::BindNamed(statement) => {
                 upstream.ensure(statement);
                 upstream.send_bind(&statement.name, frame, step.size);
+                self.note_code(upstream, &statement.classified.decision);
                 upstream.open_portal(portal_of(frame), &statement.classified.decision);
+            }
+            What::BindInSql => {
+                upstream.server.tampered = Some(self.serial);
+                upstream.send(frame, Request::Bind);
             }
             What::BindUnknown => {
                 upstream.forget_unnamed();
@@ -208,19 +226,23 @@ impl Session {
             }
             What::DescribeShow(name) => {
                 upstream.prepare_show(name, &self.show(name).unwrap_or_default());
-                upstream.send_describe(SHOW_STATEMENT);
+                upstream.send_describe(SHOW_STATEMENT, 0);
             }
             What::DescribeUnnamed(unnamed) => {
                 upstream.ensure_unnamed(unnamed);
-                upstream.send(frame, Request::DescribeStatement);
+                upstream.send(frame, Request::DescribeStatement(0));
             }
             What::DescribeNamed(statement) => {
                 upstream.ensure(statement);
-                upstream.send_describe(&statement.name);
+                if statement.shape().is_none() {
+                    upstream.describing.push_back(Arc::clone(statement));
+                }
+                upstream.send_describe(&statement.name, statement.id);
             }
+            What::DescribeInSql => upstream.send(frame, Request::DescribeStatement(0)),
             What::DescribeUnknown => {
                 upstream.forget_unnamed();
-                upstream.send(frame, Request::DescribeStatement);
+                upstream.send(frame, Request::DescribeStatement(0));
             }
             What::DescribePortal => upstream.send(frame, Request::DescribePortal),
             What::Execute => {
@@ -243,20 +265,10 @@ impl Session {
     }
 
     fn send_query(&mut self, upstream: &mut Upstream, decision: &Arc<Decision>, frame: &[u8]) {
-        let ours = self.deallocates_ours(decision);
-        if decision.effects.iter().any(deallocates_all) {
-            upstream.deallocated = Some(upstream.server.statements.clone());
-        }
         upstream.anticipate(decision);
         self.vacate(upstream, decision);
-        match ours {
-            Some(statement) => {
-                upstream.ensure_in_own_cycle(&statement);
-                upstream.send_query(&format!("DEALLOCATE {}", statement.name));
-                upstream.server.statements.remove(statement.id);
-            }
-            None => upstream.send(frame, Request::Query),
-        }
+        self.note_code(upstream, decision);
+        upstream.send(frame, Request::Query);
         upstream.server.unnamed = None;
     }
 
@@ -270,26 +282,19 @@ impl Session {
         }
     }
 
-    /// The shared statement that a lone DEALLOCATE names by the client's own name for it.
-    fn deallocates_ours(&self, decision: &Decision) -> Option<Arc<Statement>> {
-        match &*decision.effects {
-            [Effect::Deallocate(Some(name))] if decision.statements == 1 => {
-                self.statements.get(name.as_bytes()).cloned()
-            }
-            _ => None,
+    /// Code of the session's own may leave settings behind that nobody has seen.
+    fn note_code(&self, upstream: &mut Upstream, decision: &Decision) {
+        if decision.runs_code {
+            upstream.server.tampered = Some(self.serial);
         }
     }
 }
 
 impl Upstream {
-    /// A statement is on its way: what it changes counts when its cycle has ended well. Statements
-    /// that it deallocates are gone from now on, in time for what is prepared behind it.
+    /// A statement is on its way: what it changes counts when its cycle has ended well.
     fn anticipate(&mut self, decision: &Arc<Decision>) {
         if decision.effects.is_empty() && !decision.is_ddl {
             return;
-        }
-        if decision.effects.iter().any(deallocates_all) {
-            self.server.statements.clear();
         }
         self.ends_pins = true;
         self.effects.push_back((self.sending, Arc::clone(decision)));
@@ -370,6 +375,9 @@ impl Upstream {
         message::put_parse(&mut out, statement.name.as_bytes(), &statement.definition);
         self.server.wire.output.extend(&out);
         self.server.owed.push(Request::Parse(statement.id), fate);
+        if fate == Fate::Forward {
+            self.server.owed.push_synthetic(Synthetic::Nothing);
+        }
         if let Some(oldest) = self.server.statements.insert(statement.id) {
             let mut out = Vec::new();
             message::put_close_statement(&mut out, &statement_name(oldest));
@@ -383,24 +391,13 @@ impl Upstream {
     fn send_refused_parse(&mut self, name: &str, definition: &[u8]) {
         let mut out = Vec::new();
         message::put_parse(&mut out, name.as_bytes(), definition);
-        self.send(&out, Request::Parse(0));
+        self.send(&out, Request::ParseInVain);
     }
 
     /// Gives the server a statement that the client has prepared, unless it has it.
     fn ensure(&mut self, statement: &Statement) {
         if !self.server.statements.touch(statement.id) {
             self.send_parse(statement, Fate::Swallow);
-        }
-    }
-
-    /// As [`ensure`](Self::ensure), ahead of a Query, which a failed Parse would otherwise hide.
-    fn ensure_in_own_cycle(&mut self, statement: &Statement) {
-        if !self.server.statements.touch(statement.id) {
-            self.send_parse(statement, Fate::Swallow);
-            let mut out = Vec::new();
-            message::put_sync(&mut out);
-            self.server.wire.output.extend(&out);
-            self.server.owed.push(Request::Sync, Fate::Swallow);
         }
     }
 
@@ -419,10 +416,10 @@ impl Upstream {
             .push(Request::Parse(SHOW_ID), Fate::Swallow);
     }
 
-    fn send_describe(&mut self, name: &str) {
+    fn send_describe(&mut self, name: &str, id: StatementId) {
         let mut out = Vec::new();
         message::put_describe_statement(&mut out, name.as_bytes());
-        self.send(&out, Request::DescribeStatement);
+        self.send(&out, Request::DescribeStatement(id));
     }
 
     /// Sends a Bind under the shared name. `size` is the message's own; `frame` may be only the
@@ -438,6 +435,12 @@ impl Upstream {
         self.server.wire.output.extend(&head);
         self.server.wire.output.extend(rest);
         self.server.owed.push(Request::Bind, Fate::Forward);
+    }
+
+    fn send_flush(&mut self) {
+        let mut out = Vec::new();
+        message::put_flush(&mut out);
+        self.server.wire.output.extend(&out);
     }
 
     /// Asks for the position behind everything that has been sent.
@@ -472,7 +475,7 @@ pub(super) fn deallocates_all(effect: &Effect) -> bool {
 }
 
 /// The portal that a Bind or an Execute names.
-fn portal_of(frame: &[u8]) -> &[u8] {
+pub(super) fn portal_of(frame: &[u8]) -> &[u8] {
     let body = frame.get(HEADER..).unwrap_or_default();
     cstring(body).map_or(body, |(portal, _)| portal)
 }
@@ -507,9 +510,8 @@ impl Session {
             return;
         };
         let mut out = Vec::new();
-        while let Some(reply) = upstream.server.owed.pop_synthetic() {
-            put_synthetic(&mut out, reply);
-        }
+        self.statements
+            .give_due(&mut upstream.server.owed, &mut out);
         self.client.output.extend(&out);
     }
 
@@ -523,5 +525,6 @@ pub(super) fn put_synthetic(out: &mut Vec<u8>, reply: Synthetic) {
     match reply {
         Synthetic::ParseComplete => message::put_parse_complete(out),
         Synthetic::CloseComplete => message::put_close_complete(out),
+        Synthetic::Nothing => {}
     }
 }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::Session;
-use super::dispatch::deallocates_all;
 use super::pins::Pins;
 use super::preferences::PREFIX;
 use super::upstream::{Afterwards, TransactionEnd, Upstream};
@@ -36,20 +35,6 @@ impl Session {
                 Effect::Pin(PinReason::Sequence)
                     if !self.must_keep_sequences(upstream, decision) => {}
                 Effect::Pin(reason) => self.pin_to_server(upstream, *reason),
-                Effect::Prepare(prepare) => {
-                    let text: Arc<[u8]> = (*prepare.text).into();
-                    let held = &mut upstream.server.sql_statements;
-                    held.insert(prepare.name.clone(), Arc::clone(&text));
-                    self.statements.prepare_in_sql(prepare, text);
-                }
-                Effect::Deallocate(Some(name)) => {
-                    self.statements.close(name.as_bytes());
-                    upstream.server.sql_statements.remove(name);
-                }
-                Effect::Deallocate(None) => {
-                    self.statements.close_all();
-                    upstream.server.sql_statements.clear();
-                }
                 _ => {
                     let whole = whole_setting(effect, decision, &upstream.server.reported);
                     let effect = whole.as_ref().unwrap_or(effect);
@@ -68,11 +53,39 @@ impl Session {
                     upstream.afterwards = Afterwards::Discard;
                 }
                 self.unpin(Pins::NONE);
-                self.statements.close_all();
-                upstream.server.sql_statements.clear();
             }
         }
         self.follow_wishes();
+    }
+
+    /// A command's tag says that this has happened for good, whatever comes behind it.
+    pub(super) fn note_completed(&mut self, upstream: &mut Upstream, tag: &[u8]) {
+        match tag {
+            b"COMMIT\0" | b"PREPARE TRANSACTION\0" => {
+                upstream.ends.push_back(TransactionEnd::Committed);
+            }
+            // COMMIT in a failed transaction too is answered with this.
+            b"ROLLBACK\0" => upstream.ends.push_back(TransactionEnd::RolledBack),
+            b"PREPARE\0" | b"DEALLOCATE\0" => match upstream.next_of_prepared() {
+                Some(Effect::Prepare(prepare)) => {
+                    let text: Arc<[u8]> = (*prepare.text).into();
+                    let held = &mut upstream.server.sql_statements;
+                    held.insert(prepare.name.clone(), Arc::clone(&text));
+                    self.statements.prepare_in_sql(&prepare, text);
+                }
+                Some(Effect::Deallocate(Some(name))) => {
+                    self.statements.deallocate(name.as_bytes());
+                    upstream.server.sql_statements.remove(&name);
+                }
+                _ => {}
+            },
+            b"DEALLOCATE ALL\0" | b"DISCARD ALL\0" => {
+                self.statements.deallocate_all();
+                upstream.server.statements.clear();
+                upstream.server.sql_statements.clear();
+            }
+            _ => {}
+        }
     }
 
     /// A cycle has failed. Most of what it would have changed is undone with it; where that is not
@@ -96,13 +109,6 @@ impl Session {
                 Effect::Pin(
                     reason @ (PinReason::SqlPrepare | PinReason::Load | PinReason::Unknown),
                 ) if several => self.pin_to_server(upstream, *reason),
-                Effect::Prepare(_) if several => {
-                    self.pin_to_server(upstream, PinReason::SqlPrepare)
-                }
-                effect if deallocates_all(effect) => match upstream.deallocated.take() {
-                    Some(statements) if !several => upstream.server.statements = statements,
-                    _ => upstream.afterwards = Afterwards::Discard,
-                },
                 _ => {}
             }
         }

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use super::Session;
-use super::survey::{Plan, What};
+use super::survey::Plan;
 use super::upstream::Upstream;
-use crate::protocol::frame::{HEADER, Target, bind_parts, cstring, frames, frontend, target};
+use crate::protocol::frame::frames;
 use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::owed::{Fate, Request};
-use crate::sql::Effect;
 
 impl Session {
     /// Brings the server's SQL-level prepared statements to the session's: what another session has
@@ -19,41 +18,46 @@ impl Session {
         if upstream.server.status == TransactionStatus::Failed {
             return;
         }
-        let mut names = self.mentioned_in_sql(plan);
+        let mut wanted = match &plan.mentioned {
+            Some(mentioned) => [&*mentioned.run, &*mentioned.prepared].concat(),
+            None => Vec::new(),
+        };
         let held = upstream.server.sql_statements.keys();
-        names.extend(
-            held.filter(|name| !self.statements.has(name.as_bytes()))
-                .cloned(),
-        );
+        let absent = held.filter(|name| !self.statements.has(name.as_bytes()));
+        wanted.extend(absent.map(|name| (name.clone(), Wanted::Absent)));
         if !plan.is_whole_cycle() {
-            names.extend(self.statements.names_in_sql().map(Box::from));
+            let all = self.statements.names_in_sql();
+            wanted.extend(all.map(|name| (name.into(), self.wanted(name))));
         }
         let mut sql = Vec::new();
         let mut parses = Vec::new();
-        for name in names {
-            let in_sql = self.statements.in_sql(&name);
-            let by_protocol = self.statements.get(name.as_bytes());
-            let wanted: Option<Arc<[u8]>> = match (in_sql, by_protocol) {
-                (Some(statement), _) => Some(Arc::clone(&statement.text)),
-                (None, Some(statement)) => Some((*statement.definition).into()),
-                (None, None) => None,
-            };
+        let mut seen = Vec::new();
+        for (name, wanted) in wanted {
+            // What the run mentions first is what it finds.
+            if seen.contains(&name) {
+                continue;
+            }
+            seen.push(name.clone());
             let held = &mut upstream.server.sql_statements;
-            if held.get(&name) == wanted.as_ref() {
+            if held.get(&name) == wanted.text() {
                 continue;
             }
             if held.remove(&name).is_some() {
                 let quoted = name.replace('"', "\"\"");
                 sql.extend_from_slice(format!("DEALLOCATE \"{quoted}\";").as_bytes());
             }
-            let Some(wanted) = wanted else { continue };
-            if in_sql.is_some() {
-                sql.extend_from_slice(&wanted);
-                sql.push(b';');
-            } else {
-                message::put_parse(&mut parses, name.as_bytes(), &wanted);
+            match wanted {
+                Wanted::Absent => {}
+                Wanted::Sql(text) => {
+                    sql.extend_from_slice(&text);
+                    sql.push(b';');
+                    held.insert(name, text);
+                }
+                Wanted::Parsed(definition) => {
+                    message::put_parse(&mut parses, name.as_bytes(), &definition);
+                    held.insert(name, definition);
+                }
             }
-            held.insert(name, wanted);
         }
         if !sql.is_empty() {
             match upstream.is_in_transaction() {
@@ -74,54 +78,41 @@ impl Session {
         }
     }
 
-    /// Names of prepared statements that SQL of the run mentions, or that its messages take from SQL.
-    fn mentioned_in_sql(&self, plan: &Plan) -> Vec<Box<str>> {
-        let mut names = Vec::new();
-        let mut at = 0;
-        for step in &plan.steps {
-            let rest = self.client.input.bytes().get(at..).unwrap_or_default();
-            let frame = rest.get(..step.size).unwrap_or(rest);
-            at += step.size;
-            let decision = match &step.what {
-                What::Query(decision) => decision,
-                What::ParseUnnamed(unnamed)
-                | What::BindUnnamed(unnamed)
-                | What::DescribeUnnamed(unnamed) => &unnamed.classified.decision,
-                What::ParseNew(statement)
-                | What::BindNamed(statement)
-                | What::DescribeNamed(statement) => &statement.classified.decision,
-                What::BindUnknown | What::DescribeUnknown | What::ParseTakenInSql => {
-                    names.extend(statement_of(frame).map(Box::from));
-                    continue;
-                }
-                _ => continue,
-            };
-            names.extend(decision.effects.iter().filter_map(|effect| match effect {
-                Effect::Execute(name) => Some(name.clone()),
-                Effect::Prepare(prepare) => Some(prepare.name.clone()),
-                // What the protocol prepared has another name on the server.
-                Effect::Deallocate(Some(name))
-                    if self.statements.get(name.as_bytes()).is_none() =>
-                {
-                    Some(name.clone())
-                }
-                _ => None,
-            }));
+    /// What a server must have under this name for what comes next.
+    pub(super) fn wanted(&self, name: &str) -> Wanted {
+        let in_sql = self.statements.in_sql(name);
+        let by_protocol = self.statements.get(name.as_bytes());
+        match (in_sql, by_protocol) {
+            (Some(prepared), _) => Wanted::Sql(Arc::clone(&prepared.text)),
+            (None, Some(statement)) => Wanted::Parsed((*statement.definition).into()),
+            (None, None) => Wanted::Absent,
         }
-        names
     }
 }
 
-/// The statement that a Parse, a Bind or a Describe names.
-fn statement_of(frame: &[u8]) -> Option<&str> {
-    let body = frame.get(HEADER..)?;
-    let name = match frame.first() {
-        Some(&frontend::BIND) => bind_parts(body)?.1,
-        Some(&frontend::PARSE) => cstring(body)?.0,
-        _ => match target(body)? {
-            Target::Statement(name) => name,
-            Target::Portal(_) => return None,
-        },
-    };
-    std::str::from_utf8(name).ok()
+/// Statements that a run names as SQL does, in order, and what the client had under these names.
+#[derive(Debug, Default)]
+pub struct Mentioned {
+    pub run: Vec<(Box<str>, Wanted)>,
+    /// By what is only prepared: that counts less.
+    pub prepared: Vec<(Box<str>, Wanted)>,
+}
+
+/// What a server shall have prepared under one of the client's own names.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    Absent,
+    /// By this PREPARE.
+    Sql(Arc<[u8]>),
+    /// By a Parse of this definition.
+    Parsed(Arc<[u8]>),
+}
+
+impl Wanted {
+    fn text(&self) -> Option<&Arc<[u8]>> {
+        match self {
+            Wanted::Absent => None,
+            Wanted::Sql(text) | Wanted::Parsed(text) => Some(text),
+        }
+    }
 }

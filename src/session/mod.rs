@@ -9,11 +9,13 @@ mod account;
 mod answer;
 mod attach;
 pub mod cancels;
+mod client_statements;
 mod dispatch;
 mod effects;
 mod in_sql;
 mod keys;
 mod metrics;
+mod order;
 mod pins;
 pub mod preferences;
 pub mod profiles;
@@ -24,10 +26,12 @@ mod replies;
 mod report;
 mod route;
 mod sequences;
+mod shapes;
 mod statements;
 mod survey;
 mod tokens;
 mod tracked;
+mod transaction;
 mod upstream;
 mod welcome;
 
@@ -49,13 +53,14 @@ use crate::server::Reported;
 use crate::sql::{Begin, Classifier};
 
 use cancels::{Cancels, Registration};
+use client_statements::ClientStatements;
 use keys::Keys;
 use pins::Pins;
 use preferences::Preferences;
 use profiles::{Applied, Profiles};
 use relay::{Event, Inflow};
 use report::HeldReady;
-use statements::{ClientStatements, Prepared};
+use statements::Prepared;
 use survey::{Plan, Step};
 use tracked::Tracked;
 use upstream::Upstream;
@@ -183,6 +188,8 @@ pub struct Session {
     names: Names,
     /// What the client has been told of its parameters.
     reported: Reported,
+    /// What it was told when it logged in.
+    welcomed: Reported,
     last_route: Option<LastRoute>,
     inflow: Inflow,
     plan: Option<Plan>,
@@ -254,6 +261,7 @@ impl Session {
             wishes: Tracked::new(wishes),
             statements: ClientStatements::default(),
             names,
+            welcomed: reported.clone(),
             reported,
             last_route: None,
             inflow: Inflow::Frames,
@@ -321,6 +329,9 @@ impl Session {
                 }
             } else if self.keeps_server() {
                 self.note_kept_server(&plan);
+            }
+            if let Err(fault) = self.keep_shapes(&plan).await {
+                return self.refuse_everywhere(&plan, fault);
             }
             self.dispatch(plan);
         }

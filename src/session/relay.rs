@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::time::sleep;
 
+use super::order::may_go_now;
 use super::survey::{LOOKAHEAD, Plan, Surveyed};
 use super::upstream::{Footprint, Upstream};
 use super::{LocalTransaction, Session};
@@ -64,7 +65,7 @@ pub enum Inflow {
 }
 
 /// The client's bytes are left in its socket while so many wait for the server.
-const MAX_UNSENT: usize = 64 * 1024;
+pub(super) const MAX_UNSENT: usize = 64 * 1024;
 
 impl Session {
     /// Relays until there is something to decide. Cancel safe: all progress is kept in `self`.
@@ -323,15 +324,17 @@ impl Session {
             return taken;
         }
         if self.plan.is_none() {
-            let settings_to_come = |upstream: &Upstream| {
-                upstream.changes_session() && !upstream.server.owed.is_mid_cycle()
+            let changes_to_come = |upstream: &Upstream| {
+                let owed = &upstream.server.owed;
+                upstream.changes_session() && !owed.is_mid_cycle()
+                    || upstream.deallocates_all() && owed.awaits_server()
             };
-            if self.upstream.as_deref().is_some_and(settings_to_come) {
+            if self.upstream.as_deref().is_some_and(changes_to_come) {
                 return Taken::Nothing;
             }
             match self.survey() {
                 Ok(Surveyed::Plan(plan)) => self.plan = Some(plan),
-                Ok(Surveyed::More) => return Taken::Nothing,
+                Ok(Surveyed::More | Surveyed::Wait) => return Taken::Nothing,
                 // What was sent before it is still to be carried out.
                 Ok(Surveyed::Terminate) => {
                     let busy = self
@@ -389,9 +392,7 @@ impl Session {
     /// Sync is dropped. None when it is there: it is sent.
     fn skip_failed_cycle(&mut self) -> Option<Taken> {
         if let Some(plan) = self.plan.take() {
-            self.forget_parses(&plan);
-            self.spare_steps = plan.steps;
-            self.spare_steps.clear();
+            self.forget_plan(plan);
         }
         match Header::read(self.client.input.bytes()) {
             Ok(Some(header)) if header.tag == frontend::SYNC => None,
@@ -490,36 +491,4 @@ fn violation(what: &str) -> Taken {
         SqlState::PROTOCOL_VIOLATION,
         what,
     )))
-}
-
-/// Whether a run may be sent although replies are still under way.
-fn may_go_now(upstream: Option<&Upstream>, is_kept: bool, plan: &Plan) -> bool {
-    let Some(upstream) = upstream else {
-        return true;
-    };
-    if upstream.server.wire.output.len() >= MAX_UNSENT {
-        return false;
-    }
-    if upstream.is_at_rest() {
-        return true;
-    }
-    if plan.refusal.is_some() || upstream.refused.is_some() {
-        return false;
-    }
-    if upstream.server.owed.is_mid_cycle() {
-        return true;
-    }
-    if plan.has_effects || plan.brings_positions() || upstream.changes_session() {
-        return false;
-    }
-    let in_step = upstream.is_in_transaction() || is_kept;
-    match upstream.role {
-        // Behind other statements a read may just as well follow them; behind a capture alone it
-        // had better wait for it, and then go near.
-        Role::Primary => in_step || plan.class == Class::Write || upstream.owes_client(),
-        Role::Replica => {
-            let level = plan.level().filter(|_| plan.class == Class::Read);
-            in_step || plan.class <= Class::Read && upstream.suffices_for(level)
-        }
-    }
 }

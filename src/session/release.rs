@@ -157,12 +157,15 @@ impl Session {
     fn part(&mut self, upstream: &Upstream) {
         self.note_footprint(upstream);
         self.cancel.slot().disarm();
-        self.statements.void_unconfirmed();
+        if let Some(plan) = self.plan.take() {
+            self.forget_plan(plan);
+        }
+        self.statements.undo_all();
     }
 
     /// With a server goes the transaction that was begun on it, answered or not: what the client
     /// sends next must not run outside of it. True if there was one.
-    fn fail_transaction(&mut self, upstream: &Upstream) -> bool {
+    pub(super) fn fail_transaction(&mut self, upstream: &Upstream) -> bool {
         let begun = upstream.has_begun_transaction() || self.settings.is_in_transaction();
         if begun {
             self.local = LocalTransaction::Failed;
@@ -186,8 +189,9 @@ impl Session {
         }
         self.services.metrics.ran_again();
         if let Some(plan) = self.plan.take() {
-            self.forget_parses(&plan);
+            self.forget_plan(plan);
         }
+        self.statements.undo_all();
         self.forget_names(retained.bytes());
         let mut input = retained;
         input.extend(self.client.input.bytes());
@@ -201,7 +205,7 @@ impl Session {
         for parts in parses.filter_map(|frame| parse_parts(frame.body())) {
             let known = self.statements.get(parts.name);
             if known.is_some_and(|known| *known.definition == *parts.definition) {
-                self.statements.close(parts.name);
+                self.statements.deallocate(parts.name);
             }
         }
     }

@@ -4,15 +4,14 @@
 use std::task::Context;
 use std::time::Instant;
 
-use super::dispatch::put_synthetic;
 use super::pins;
 use super::relay::{Failure, Inflow};
-use super::upstream::{Cycle, Footprint, Partial, Refused, TransactionEnd, Upstream};
+use super::upstream::{Cycle, Footprint, Partial, Refused, Upstream};
 use super::{LocalTransaction, Session};
 use crate::net::buffer::CHUNK;
 use crate::protocol::error::{SqlState, spliced, summary};
-use crate::protocol::frame::{HEADER, Header, backend, parameter_status, single_value};
-use crate::protocol::message::{TransactionStatus, captured_lsn, shows_result};
+use crate::protocol::frame::{Frame, HEADER, Header, backend, parameter_status, single_value};
+use crate::protocol::message::{self, TransactionStatus, captured_lsn, shows_result};
 use crate::protocol::owed::{Fate, OutOfStep, Progress, Request};
 use crate::routing::{Guarantee, Lsn, Role};
 use crate::server::STATEMENT_PREFIX;
@@ -169,15 +168,13 @@ impl Session {
                 let due = std::mem::take(&mut self.due);
                 self.client.output.extend(&due);
             }
-            if let Some(reply) = upstream.server.owed.pop_synthetic() {
+            let mut own = Vec::new();
+            self.statements
+                .give_due(&mut upstream.server.owed, &mut own);
+            if !own.is_empty() {
                 self.client.output.extend(&bytes[*run..*at]);
                 *run = *at;
-                let mut out = Vec::new();
-                put_synthetic(&mut out, reply);
-                while let Some(reply) = upstream.server.owed.pop_synthetic() {
-                    put_synthetic(&mut out, reply);
-                }
-                self.client.output.extend(&out);
+                self.client.output.extend(&own);
             }
             if upstream.receiving > cycle {
                 // The run that was retained has been answered.
@@ -222,7 +219,7 @@ impl Session {
         let received = received.map_err(Failure::OutOfStep)?;
         self.void(upstream, &voided);
         if tag == backend::COMMAND_COMPLETE && received.fate == Fate::Forward {
-            upstream.note_transaction_end(body);
+            self.note_completed(upstream, body);
         }
         match received.progress {
             Progress::Within => {
@@ -233,13 +230,16 @@ impl Session {
                     upstream.holdings = single_value(body).map(pins::holdings);
                 }
             }
-            Progress::Done(request) => {
-                if let Request::Parse(id) = request {
-                    self.statements.confirmed(id);
-                }
+            Progress::Done(Request::DescribeStatement(id @ 1..)) => {
+                upstream.described(id, Frame { tag, bytes: frame });
             }
+            Progress::Done(_) => {}
             Progress::CopyIn { ignored_syncs } => upstream.sending -= ignored_syncs,
-            Progress::Failed(_) => return self.failed(upstream, received.fate, frame),
+            Progress::Failed { request, unsaid } => {
+                let of_client = received.fate == Fate::Forward;
+                self.undo_changes(of_client.then_some(request), unsaid);
+                return self.failed(upstream, received.fate, frame);
+            }
             Progress::Ready(_) => {
                 self.ready(upstream, received.fate, body)?;
                 if self.holds_ready(upstream, received.fate, upstream.server.status) {
@@ -256,16 +256,32 @@ impl Session {
         Ok(Verdict::Forward)
     }
 
-    /// A client is told of a change only if it has been told otherwise before.
+    /// A client is told of a change only if it has been told otherwise before. RESET makes a server
+    /// go back to a value of its own; the client is told the one that its session goes back to,
+    /// which is set ahead of the next request.
     fn parameter_changed(&mut self, upstream: &mut Upstream, body: &[u8]) -> Verdict {
         let Some((name, value)) = parameter_status(body) else {
             return Verdict::Drop;
         };
         upstream.server.reported.update(name, value);
-        if !is_of_the_node(name) && self.reported.update(name, value) {
-            Verdict::Forward
-        } else {
-            Verdict::Drop
+        if is_of_the_node(name) {
+            return Verdict::Drop;
+        }
+        let text = String::from_utf8_lossy(name);
+        if self.settings.has_startup(&text) && upstream.resets(&text) {
+            let Some(value) = self.welcomed.get(&text) else {
+                return Verdict::Drop;
+            };
+            let mut report = Vec::new();
+            message::put_parameter_status(&mut report, &text, value);
+            return match self.reported.update(name, value.as_bytes()) {
+                true => Verdict::Replace(report),
+                false => Verdict::Drop,
+            };
+        }
+        match self.reported.update(name, value) {
+            true => Verdict::Forward,
+            false => Verdict::Drop,
         }
     }
 
@@ -296,27 +312,34 @@ impl Session {
         }
     }
 
-    /// Takes back what is thought of requests that have failed or were skipped. A server's books
-    /// are undone backwards: one cycle may give it a statement and take it away again.
-    fn void(&mut self, upstream: &mut Upstream, requests: &[Request]) {
-        let mut names_changed = false;
-        for request in requests {
-            if let Request::Parse(id @ 1..) = request {
-                self.statements.void(*id);
-                names_changed = true;
-            }
-        }
-        // What has been surveyed behind it may count on that statement: it is surveyed again.
-        if names_changed && let Some(plan) = self.plan.take() {
-            self.forget_parses(&plan);
-        }
+    /// Undoes what a server's books say of requests that have failed or were skipped, backwards: one
+    /// cycle may give it a statement and take it away again.
+    fn void(&self, upstream: &mut Upstream, requests: &[Request]) {
         for request in requests.iter().rev() {
+            upstream.server.statements.void(*request);
             match request {
                 Request::Parse(0) => upstream.server.unnamed = None,
-                Request::Parse(id) => upstream.server.statements.remove(*id),
-                Request::Evict(id) => upstream.server.statements.restore(*id),
+                Request::DescribeStatement(id) => {
+                    upstream.not_described(*id);
+                }
                 _ => {}
             }
+        }
+    }
+
+    /// The changes of the client's statements that have failed with its `request`, or were skipped
+    /// behind what failed, did not happen. What has been surveyed in the meantime may count on them.
+    fn undo_changes(&mut self, request: Option<Request>, count: usize) {
+        if count == 0 {
+            return;
+        }
+        if let Some(plan) = self.plan.take() {
+            self.forget_plan(plan);
+        }
+        self.statements.undo_first(count);
+        // The one before went when the server began with this one.
+        if request == Some(Request::Parse(0)) {
+            self.statements.drop_unnamed();
         }
     }
 
@@ -457,8 +480,8 @@ impl Session {
         }
         upstream.receiving += 1;
         upstream.cycle = Cycle::Well;
-        upstream.deallocated = None;
         upstream.ends.clear();
+        upstream.prepared = 0;
         if status == TransactionStatus::Idle {
             upstream.leave = None;
             upstream.portals.clear();
@@ -488,19 +511,6 @@ impl Session {
     }
 }
 
-impl Upstream {
-    /// COMMIT in a failed transaction is answered with ROLLBACK.
-    fn note_transaction_end(&mut self, tag: &[u8]) {
-        match tag {
-            b"COMMIT\0" | b"PREPARE TRANSACTION\0" => {
-                self.ends.push_back(TransactionEnd::Committed);
-            }
-            b"ROLLBACK\0" => self.ends.push_back(TransactionEnd::RolledBack),
-            _ => {}
-        }
-    }
-}
-
 /// Messages that are looked into, and must therefore be there whole.
 fn is_looked_into(tag: u8, fate: Fate) -> bool {
     match tag {
@@ -509,7 +519,8 @@ fn is_looked_into(tag: u8, fate: Fate) -> bool {
         | backend::FUNCTION_CALL_RESPONSE
         | backend::NOTIFICATION_RESPONSE
         | backend::PARAMETER_STATUS
-        | backend::READY_FOR_QUERY => true,
+        | backend::READY_FOR_QUERY
+        | backend::ROW_DESCRIPTION => true,
         backend::DATA_ROW => fate == Fate::Holdings,
         _ => false,
     }

@@ -1,17 +1,16 @@
 //! Prepared statements. What clients prepare under their own names is shared under ours: same text
 //! and types, same statement on every server.
 
-use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use hashbrown::HashMap;
 
-use crate::protocol::frame::cstring;
+use crate::protocol::frame::{Shape, cstring};
 use crate::protocol::owed::StatementId;
-use crate::server::{UnnamedTag, statement_name};
-use crate::sql::{Class, Classified, Classifier, Scope, SqlPrepare};
+use crate::server::statement_name;
+use crate::sql::{Class, Classified, Classifier, Scope};
 
 /// A prepared statement as all sessions share it.
 #[derive(Debug)]
@@ -28,6 +27,10 @@ pub struct Statement {
     /// it was found with.
     judged: AtomicU64,
     learned_write: AtomicBool,
+    /// The [`Shape`] of its result as it was first described to a client; 0 before.
+    shape: AtomicU64,
+    /// How often all has begun anew before it was made.
+    age: u64,
 }
 
 /// The bits of `judged` that hold the class.
@@ -56,6 +59,15 @@ impl Statement {
         self.learned_write.store(true, Ordering::Relaxed);
     }
 
+    /// What a client knows of its result, if one was told.
+    pub fn shape(&self) -> Option<Shape> {
+        Shape::from_number(self.shape.load(Ordering::Relaxed))
+    }
+
+    pub fn set_shape(&self, shape: Shape) {
+        self.shape.store(shape.number(), Ordering::Relaxed);
+    }
+
     /// Its SQL.
     pub fn text(&self) -> &[u8] {
         cstring(&self.definition).map_or(&self.definition, |(text, _)| text)
@@ -69,6 +81,8 @@ fn judgement(classified: &Classified) -> u64 {
 /// Every prepared statement that some session has.
 pub struct Prepared {
     next: AtomicU32,
+    /// How often all has begun anew.
+    age: AtomicU64,
     hasher: foldhash::fast::RandomState,
     by_hash: Mutex<Known>,
 }
@@ -84,6 +98,7 @@ impl Prepared {
     pub fn new() -> Prepared {
         Prepared {
             next: AtomicU32::new(1),
+            age: AtomicU64::new(0),
             hasher: foldhash::fast::RandomState::default(),
             by_hash: Mutex::default(),
         }
@@ -114,6 +129,8 @@ impl Prepared {
             judged: AtomicU64::new(judgement(&classified)),
             classified,
             learned_write: AtomicBool::new(false),
+            shape: AtomicU64::new(0),
+            age: self.age.load(Ordering::Relaxed),
         });
         alike.push(Arc::downgrade(&statement));
         statement
@@ -123,7 +140,13 @@ impl Prepared {
     /// with what was prepared before, whose plans, and whose results' columns, may be out of date.
     pub fn begin_anew(&self) {
         let mut known = self.by_hash.lock().unwrap_or_else(PoisonError::into_inner);
+        self.age.fetch_add(1, Ordering::Relaxed);
         known.statements.clear();
+    }
+
+    /// What it reads may have been changed since it was prepared first.
+    pub fn is_outdated(&self, statement: &Statement) -> bool {
+        statement.age != self.age.load(Ordering::Relaxed)
     }
 
     fn next_id(&self) -> StatementId {
@@ -146,231 +169,6 @@ impl Known {
             !alike.is_empty()
         });
         self.sweep_at = self.statements.len() * 2;
-    }
-}
-
-/// What one client has prepared.
-#[derive(Default)]
-pub struct ClientStatements {
-    named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
-    /// By SQL PREPARE.
-    in_sql: HashMap<Box<str>, PreparedInSql>,
-    unnamed: Option<Arc<Unnamed>>,
-    unnamed_count: u64,
-    /// Named Parses that were sent and not yet answered, oldest first.
-    unconfirmed: VecDeque<(StatementId, Box<[u8]>)>,
-    /// The name in a Parse that an error may yet be about, though the statement has another name or
-    /// none.
-    parsed: Option<(StatementId, Box<[u8]>)>,
-}
-
-/// The unnamed statement, kept so that it can follow the client to another server.
-#[derive(Debug)]
-pub struct Unnamed {
-    pub definition: Vec<u8>,
-    pub classified: Classified,
-    pub tag: UnnamedTag,
-}
-
-impl Unnamed {
-    /// What it is in a database with these names, as they are now.
-    pub fn class(&self, classifier: &Classifier, scope: &Scope) -> Class {
-        if self.classified.edition == scope.edition() {
-            return self.classified.decision.class;
-        }
-        let text = cstring(&self.definition).map_or(&*self.definition, |(text, _)| text);
-        classifier.classify_in(scope, text).decision.class
-    }
-}
-
-/// What SQL PREPARE has made.
-pub struct PreparedInSql {
-    /// The PREPARE itself: it makes the same on another server.
-    pub text: Arc<[u8]>,
-    /// A replica has refused it once: it goes to the primary from now on.
-    pub is_learned_write: bool,
-}
-
-/// Statements that one client may have prepared at a time. PostgreSQL has no such limit, but
-/// also gives each client memory of its own.
-pub const MOST_STATEMENTS: usize = 10_000;
-
-/// What became of a named Parse.
-pub enum Registered {
-    /// The name is the statement's now.
-    New(Arc<Statement>),
-    /// The name belongs to a statement already: PostgreSQL refuses it, even if it is the same.
-    Taken(Arc<Statement>),
-}
-
-impl ClientStatements {
-    pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.named.get(name)
-    }
-
-    /// The client's own name for a shared statement that an error is about: the one that was parsed
-    /// in vain, or one of those that the statement has.
-    pub fn name_of(&mut self, id: StatementId) -> Option<Box<[u8]>> {
-        if let Some((_, name)) = self.parsed.take_if(|(parsed, _)| *parsed == id) {
-            return Some(name);
-        }
-        let mut named = self.named.iter();
-        let (name, _) = named.find(|(_, statement)| statement.id == id)?;
-        Some(name.clone())
-    }
-
-    /// A Parse of a name that this statement has is on its way to be refused.
-    pub fn will_be_refused(&mut self, id: StatementId, name: &[u8]) {
-        self.parsed = Some((id, name.into()));
-    }
-
-    pub fn unnamed(&self) -> Option<&Arc<Unnamed>> {
-        self.unnamed.as_ref()
-    }
-
-    pub fn register(&mut self, name: &[u8], statement: Arc<Statement>) -> Registered {
-        match self.named.get(name) {
-            Some(known) => Registered::Taken(Arc::clone(known)),
-            None => {
-                self.named.insert(name.into(), Arc::clone(&statement));
-                Registered::New(statement)
-            }
-        }
-    }
-
-    /// No further name may be prepared before one is deallocated.
-    pub fn is_full(&self) -> bool {
-        self.named.len() + self.in_sql.len() >= MOST_STATEMENTS
-    }
-
-    /// Under this name something is prepared, by whatever means.
-    pub fn has(&self, name: &[u8]) -> bool {
-        self.named.contains_key(name) || self.has_in_sql(name)
-    }
-
-    pub fn has_in_sql(&self, name: &[u8]) -> bool {
-        std::str::from_utf8(name).is_ok_and(|name| self.in_sql.contains_key(name))
-    }
-
-    pub fn in_sql(&self, name: &str) -> Option<&PreparedInSql> {
-        self.in_sql.get(name)
-    }
-
-    pub fn has_any_in_sql(&self) -> bool {
-        !self.in_sql.is_empty()
-    }
-
-    pub fn names_in_sql(&self) -> impl Iterator<Item = &str> {
-        self.in_sql.keys().map(|name| &**name)
-    }
-
-    pub fn prepare_in_sql(&mut self, prepare: &SqlPrepare, text: Arc<[u8]>) {
-        let statement = PreparedInSql {
-            text,
-            is_learned_write: false,
-        };
-        self.in_sql.insert(prepare.name.clone(), statement);
-    }
-
-    /// A replica has refused it: it goes to the primary from now on.
-    pub fn learn_write_in_sql(&mut self, name: &str) {
-        if let Some(statement) = self.in_sql.get_mut(name) {
-            statement.is_learned_write = true;
-        }
-    }
-
-    /// Takes the unnamed statement's new definition; `session` tells it from other sessions'.
-    pub fn set_unnamed(
-        &mut self,
-        session: u64,
-        definition: &[u8],
-        classified: Classified,
-    ) -> Arc<Unnamed> {
-        self.unnamed_count += 1;
-        let tag = UnnamedTag {
-            session,
-            count: self.unnamed_count,
-        };
-        let kept = self.unnamed.take();
-        let mut unnamed = kept.unwrap_or_else(|| {
-            Arc::new(Unnamed {
-                definition: Vec::new(),
-                classified: classified.clone(),
-                tag,
-            })
-        });
-        match Arc::get_mut(&mut unnamed) {
-            Some(unnamed) => {
-                unnamed.definition.clear();
-                unnamed.definition.extend_from_slice(definition);
-                unnamed.classified = classified;
-                unnamed.tag = tag;
-            }
-            // The last one is still to be sent.
-            None => {
-                let definition = definition.to_vec();
-                unnamed = Arc::new(Unnamed {
-                    definition,
-                    classified,
-                    tag,
-                });
-            }
-        }
-        self.unnamed = Some(Arc::clone(&unnamed));
-        unnamed
-    }
-
-    /// Close of a statement, or DEALLOCATE.
-    pub fn close(&mut self, name: &[u8]) {
-        if name.is_empty() {
-            self.unnamed = None;
-        } else {
-            self.named.remove(name);
-            if let Ok(name) = std::str::from_utf8(name) {
-                self.in_sql.remove(name);
-            }
-        }
-    }
-
-    /// DEALLOCATE ALL, DISCARD ALL.
-    pub fn close_all(&mut self) {
-        self.named.clear();
-        self.in_sql.clear();
-    }
-
-    /// A named Parse is on its way to a server.
-    pub fn sent(&mut self, id: StatementId, name: &[u8]) {
-        self.unconfirmed.push_back((id, name.into()));
-    }
-
-    /// ParseComplete has come for `id`.
-    pub fn confirmed(&mut self, id: StatementId) {
-        if self
-            .unconfirmed
-            .front()
-            .is_some_and(|(sent, _)| *sent == id)
-        {
-            self.unconfirmed.pop_front();
-        }
-    }
-
-    /// The server that was to confirm them is lost: their names are free again.
-    pub fn void_unconfirmed(&mut self) {
-        while let Some((id, _)) = self.unconfirmed.front() {
-            self.void(*id);
-        }
-    }
-
-    /// The Parse of `id` failed or was skipped: the name is free again.
-    pub fn void(&mut self, id: StatementId) {
-        if let Some((sent, name)) = self.unconfirmed.front()
-            && *sent == id
-        {
-            if self.named.get(name).is_some_and(|known| known.id == id) {
-                self.named.remove(name);
-            }
-            self.parsed = self.unconfirmed.pop_front();
-        }
     }
 }
 
@@ -411,31 +209,5 @@ mod tests {
         }
         assert!(prepared.by_hash.lock().unwrap().statements.len() < 600);
         assert_eq!(kept.id, intern(&prepared, "select 'kept'").id);
-    }
-
-    #[test]
-    fn a_name_is_free_again_when_its_parse_failed() {
-        let prepared = Prepared::new();
-        let mut client = ClientStatements::default();
-        let one = intern(&prepared, "select 1");
-        let two = intern(&prepared, "select 2");
-        assert!(matches!(
-            client.register(b"s", Arc::clone(&one)),
-            Registered::New(_)
-        ));
-        client.sent(one.id, b"s");
-        assert!(matches!(
-            client.register(b"s", Arc::clone(&one)),
-            Registered::Taken(_)
-        ));
-        assert!(matches!(
-            client.register(b"s", Arc::clone(&two)),
-            Registered::Taken(_)
-        ));
-        client.void(two.id);
-        assert!(client.get(b"s").is_some());
-        client.void(one.id);
-        assert!(client.get(b"s").is_none());
-        assert!(matches!(client.register(b"s", two), Registered::New(_)));
     }
 }

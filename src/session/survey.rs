@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use super::Session;
 use super::account::too_many_statements;
+use super::client_statements::{Registered, Unnamed};
 use super::effects::is_torn;
+use super::in_sql::{Mentioned, Wanted};
+use super::order::goes_no_further;
 use super::profiles::Wants;
-use super::statements::{Registered, Statement, Unnamed};
+use super::statements::Statement;
 use crate::protocol::error::{Fault, SqlState};
 use crate::protocol::frame::{
-    Frame, HEADER, Header, Target, bind_parts, cstring, frontend, parse_parts, target,
+    Frame, HEADER, Header, Target, bind_parts, frontend, parse_parts, target,
 };
 use crate::routing::{Level, UnixMillis};
 use crate::sql::{Begin, Class, Decision, Effect};
@@ -55,6 +58,10 @@ pub struct Plan {
     pub tokens: Vec<String>,
     /// When something was written that it must see, as the client says.
     pub written_at: Option<UnixMillis>,
+    /// So many changes of the client's prepared statements are its own.
+    pub changes: usize,
+    /// Statements that it refers to by the names that SQL knows, and what they were by then.
+    pub mentioned: Option<Box<Mentioned>>,
 }
 
 impl Plan {
@@ -74,6 +81,11 @@ impl Plan {
             self.wants
                 .map_or(wants, |strictest| strictest.stricter(wants)),
         );
+    }
+
+    pub(super) fn mention(&mut self, name: &str, wanted: Wanted) {
+        let mentioned = self.mentioned.get_or_insert_default();
+        mentioned.run.push((name.into(), wanted));
     }
 
     /// All its statements give the same answer whatever the data, such as SET and SHOW.
@@ -132,6 +144,8 @@ pub enum Ending {
     Sync,
     /// Replies are wanted, but the cycle goes on.
     Flush,
+    /// What the cycle goes on with depends on what this will have done.
+    Cut,
     /// The run is too long to be read to its end; what has been read goes ahead.
     Open,
 }
@@ -158,6 +172,8 @@ pub enum What {
     ParseTakenInSql,
     BindUnnamed(Arc<Unnamed>),
     BindNamed(Arc<Statement>),
+    /// To what SQL has prepared.
+    BindInSql,
     /// To a name that the client has not prepared: for the server to refuse.
     BindUnknown,
     /// To `SHOW causeway.*`, which is answered by a SELECT of the value it has now.
@@ -165,6 +181,7 @@ pub enum What {
     DescribeShow(Box<str>),
     DescribeUnnamed(Arc<Unnamed>),
     DescribeNamed(Arc<Statement>),
+    DescribeInSql,
     DescribePortal,
     DescribeUnknown,
     Execute,
@@ -179,6 +196,8 @@ pub enum Surveyed {
     Plan(Plan),
     /// The run is not whole yet.
     More,
+    /// What it mentions depends on how what was sent before it ends.
+    Wait,
     /// The client says goodbye.
     Terminate,
     /// A COPY message where no COPY is under way; its whole size.
@@ -186,8 +205,8 @@ pub enum Surveyed {
 }
 
 impl Session {
-    /// Reads the run at the start of the client's input. Prepared statements are registered while
-    /// it is read, so a run is surveyed once and then sent.
+    /// Reads the run at the start of the client's input. What it changes of the client's prepared
+    /// statements counts from now on: it is undone if the run is not sent, or fails before.
     pub(super) fn survey(&mut self) -> Result<Surveyed, Fault> {
         let input = std::mem::take(&mut self.client.input);
         let surveyed = self.survey_bytes(input.bytes());
@@ -204,6 +223,10 @@ impl Session {
             RunEnd::StrayCopy(size) => return Ok(Surveyed::StrayCopy(size)),
             RunEnd::At(size, ending) => (size, ending),
         };
+        if self.mentions_what_is_in_doubt(&bytes[..bytes.len().min(size)]) {
+            return Ok(Surveyed::Wait);
+        }
+        let before = self.statements.unsettled();
         let mut plan = Plan {
             size,
             steps: std::mem::take(&mut self.spare_steps),
@@ -226,9 +249,11 @@ impl Session {
             warnings: Vec::new(),
             tokens: Vec::new(),
             written_at: None,
+            changes: 0,
+            mentioned: None,
         };
         let mut at = 0;
-        while at < size
+        while at < plan.size
             && let Ok(Some(header)) = Header::read(&bytes[at..])
         {
             // Only the last message, and only a Bind or a FunctionCall, may be there in part.
@@ -238,12 +263,17 @@ impl Session {
                 bytes: &bytes[at..there],
             };
             let what = self.survey_frame(frame, &mut plan)?;
+            let cuts = plan.has_effects && self.deallocates_all(&plan, &what, frame, bytes);
             plan.steps.push(Step {
                 size: header.size,
                 what,
             });
             at += header.size;
+            if cuts && !goes_no_further(&bytes[at..]) {
+                (plan.size, plan.ending) = (at, Ending::Cut);
+            }
         }
+        plan.changes = self.statements.unsettled() - before;
         // What comes later in the cycle may mention what SQL has prepared.
         plan.has_effects |= !plan.is_whole_cycle() && self.statements.has_any_in_sql();
         Ok(Surveyed::Plan(plan))
@@ -257,35 +287,48 @@ impl Session {
                 let classifier = &self.services.classifier;
                 let classified = classifier.classify_in(self.names.scope(), text);
                 self.account(&classified, classified.decision.class, plan);
+                self.statements.drop_unnamed();
                 // Should it fail, the session is pinned: that can be done on the primary only.
                 if is_torn(&classified.decision) {
                     plan.class = plan.class.max(Class::PrimaryRead);
                 }
                 Ok(What::Query(classified.decision))
             }
-            frontend::PARSE => self.survey_parse(body, plan),
+            frontend::PARSE => {
+                let before = plan.mentioned.as_ref().map_or(0, |it| it.run.len());
+                let what = self.survey_parse(body, plan)?;
+                // A name that is taken is no less than run.
+                if let Some(mentioned) = &mut plan.mentioned
+                    && !matches!(what, What::ParseTakenInSql)
+                {
+                    let prepared = mentioned.run.split_off(before);
+                    mentioned.prepared.extend(prepared);
+                }
+                Ok(what)
+            }
             frontend::BIND => {
                 let (_, name, _) = bind_parts(body).ok_or_else(|| malformed("Bind"))?;
-                let show = What::BindShow;
-                Ok(self.survey_use(
-                    name,
-                    plan,
-                    What::BindUnnamed,
-                    What::BindNamed,
-                    show,
-                    What::BindUnknown,
-                ))
+                let uses = Uses {
+                    unnamed: What::BindUnnamed,
+                    named: What::BindNamed,
+                    in_sql: What::BindInSql,
+                    show: What::BindShow,
+                    unknown: What::BindUnknown,
+                };
+                Ok(self.survey_use(name, plan, uses))
             }
             frontend::DESCRIBE => match target(body).ok_or_else(|| malformed("Describe"))? {
                 Target::Portal(_) => Ok(What::DescribePortal),
-                Target::Statement(name) => Ok(self.survey_use(
-                    name,
-                    plan,
-                    What::DescribeUnnamed,
-                    What::DescribeNamed,
-                    What::DescribeShow,
-                    What::DescribeUnknown,
-                )),
+                Target::Statement(name) => {
+                    let uses = Uses {
+                        unnamed: What::DescribeUnnamed,
+                        named: What::DescribeNamed,
+                        in_sql: What::DescribeInSql,
+                        show: What::DescribeShow,
+                        unknown: What::DescribeUnknown,
+                    };
+                    Ok(self.survey_use(name, plan, uses))
+                }
             },
             frontend::CLOSE => match target(body).ok_or_else(|| malformed("Close"))? {
                 Target::Portal(_) => Ok(What::ClosePortal),
@@ -327,8 +370,10 @@ impl Session {
         if !self.statements.has(parts.name) && self.statements.is_full() {
             plan.refusal = Some(Box::new(too_many_statements()));
         }
-        if self.statements.has_in_sql(parts.name) {
+        let in_sql = std::str::from_utf8(parts.name).ok();
+        if let Some(name) = in_sql.filter(|name| self.statements.in_sql(name).is_some()) {
             plan.has_effects = true;
+            plan.mention(name, self.wanted(name));
             return Ok(What::ParseTakenInSql);
         }
         let statement = self.services.prepared.intern(
@@ -350,42 +395,37 @@ impl Session {
     }
 
     /// A Bind or a Describe of the statement called `name`.
-    fn survey_use(
-        &self,
-        name: &[u8],
-        plan: &mut Plan,
-        unnamed: impl FnOnce(Arc<Unnamed>) -> What,
-        named: impl FnOnce(Arc<Statement>) -> What,
-        show: impl FnOnce(Box<str>) -> What,
-        unknown: What,
-    ) -> What {
+    fn survey_use(&self, name: &[u8], plan: &mut Plan, uses: Uses) -> What {
         if name.is_empty() {
             let Some(statement) = self.statements.unnamed() else {
-                return unknown;
+                return uses.unknown;
             };
             let class = statement.class(&self.services.classifier, self.names.scope());
             self.account(&statement.classified, class, plan);
             let decision = &statement.classified.decision;
             return match self.shows_ours(decision) {
-                Some(setting) => show(setting.into()),
-                None => unnamed(Arc::clone(statement)),
+                Some(setting) => (uses.show)(setting.into()),
+                None => (uses.unnamed)(Arc::clone(statement)),
             };
         }
-        match self.statements.get(name) {
-            Some(statement) => {
-                self.account_statement(statement, plan);
-                match self.shows_ours(&statement.classified.decision) {
-                    Some(setting) => show(setting.into()),
-                    None => named(Arc::clone(statement)),
-                }
-            }
-            None => {
-                let in_sql = std::str::from_utf8(name).ok();
-                let known = in_sql.and_then(|name| self.prepared_in_sql(name));
-                plan.has_effects = true;
-                self.account_prepared(known, None, plan);
-                unknown
-            }
+        if let Some(statement) = self.statements.get(name) {
+            self.account_statement(statement, plan);
+            return match self.shows_ours(&statement.classified.decision) {
+                Some(setting) => (uses.show)(setting.into()),
+                None => (uses.named)(Arc::clone(statement)),
+            };
+        }
+        plan.has_effects = true;
+        let name = std::str::from_utf8(name).ok();
+        let known = name.and_then(|name| self.prepared_in_sql(name));
+        let is_known = known.is_some();
+        self.account_prepared(known, None, plan);
+        if let Some(name) = name {
+            plan.mention(name, self.wanted(name));
+        }
+        match is_known {
+            true => uses.in_sql,
+            false => uses.unknown,
         }
     }
 
@@ -397,19 +437,21 @@ impl Session {
         }
     }
 
-    /// The Parses of a run that will not be sent: their names are free again.
-    pub(super) fn forget_parses(&mut self, plan: &Plan) {
-        let mut at = 0;
-        for step in &plan.steps {
-            let frame = self.client.input.bytes().get(at..).unwrap_or_default();
-            if let What::ParseNew(_) = step.what
-                && let Some((name, _)) = frame.get(HEADER..).and_then(cstring)
-            {
-                self.statements.close(name);
-            }
-            at += step.size;
-        }
+    /// A run that will not be sent, or not as it was surveyed.
+    pub(super) fn forget_plan(&mut self, mut plan: Plan) {
+        self.statements.undo_last(plan.changes);
+        plan.steps.clear();
+        self.spare_steps = plan.steps;
     }
+}
+
+/// What a Bind or a Describe is, by the statement that it uses.
+struct Uses {
+    unnamed: fn(Arc<Unnamed>) -> What,
+    named: fn(Arc<Statement>) -> What,
+    in_sql: What,
+    show: fn(Box<str>) -> What,
+    unknown: What,
 }
 
 enum RunEnd {

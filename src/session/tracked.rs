@@ -42,6 +42,11 @@ impl Tracked {
         &self.current
     }
 
+    /// RESET of this setting goes back to a value of the session's own.
+    pub fn has_startup(&self, name: &str) -> bool {
+        self.startup.get(&name.to_ascii_lowercase()).is_some()
+    }
+
     pub fn is_in_transaction(&self) -> bool {
         self.transaction.is_some()
     }

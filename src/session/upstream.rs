@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::dispatch::deallocates_all;
 use super::pins::Pins;
+use super::statements::Statement;
 use super::tracked::Tracked;
 use crate::pool::{Lent, Vacating};
+use crate::protocol::frame::{Frame, Shape, backend};
 use crate::protocol::message::TransactionStatus;
-use crate::protocol::owed::Fate;
+use crate::protocol::owed::{Fate, StatementId};
 use crate::routing::{Level, Lsn, NodeIndex, Role, Timeline};
-use crate::server::HeldStatements;
 use crate::sql::{Decision, Effect};
 
 /// A lent server with the session's business on it.
@@ -37,13 +39,15 @@ pub struct Upstream {
     pub effects: VecDeque<(u64, Arc<Decision>)>,
     /// How the transaction commands of this cycle were answered that are not accounted for yet.
     pub ends: VecDeque<TransactionEnd>,
+    /// So many PREPAREs and DEALLOCATEs of this cycle have been answered.
+    pub prepared: usize,
     /// Open portals whose statements change more than data, or copy.
     pub portals: Vec<(Box<[u8]>, Arc<Decision>)>,
+    /// Statements whose description is under way, where it is the first that anybody gets.
+    pub describing: VecDeque<Arc<Statement>>,
     /// How fresh the node had to be for what it was chosen for; none if that needed no data.
     pub level: Option<Level>,
     pub afterwards: Afterwards,
-    /// What the server had prepared before a Query that deallocates all, and that may yet fail.
-    pub deallocated: Option<HeldStatements>,
     pub partial: Option<Partial>,
     pub footprint: Footprint,
     /// A position that was captured and that the next ReadyForQuery confirms.
@@ -134,10 +138,11 @@ impl Upstream {
             cycle: Cycle::Well,
             effects: VecDeque::new(),
             ends: VecDeque::new(),
+            prepared: 0,
             portals: Vec::new(),
+            describing: VecDeque::new(),
             level,
             afterwards: Afterwards::Pool,
-            deallocated: None,
             partial: None,
             footprint: Footprint::None,
             captured: None,
@@ -178,6 +183,37 @@ impl Upstream {
             .any(|(_, decision)| decision.effects.iter().any(changes_session))
     }
 
+    /// The PREPARE or the DEALLOCATE of this cycle that has been answered just now.
+    pub fn next_of_prepared(&mut self) -> Option<Effect> {
+        let cycle = self.receiving;
+        let of_cycle = self.effects.iter().filter(|(of, _)| *of == cycle);
+        let mut named = of_cycle
+            .flat_map(|(_, decision)| &decision.effects)
+            .filter(|effect| matches!(effect, Effect::Prepare(_) | Effect::Deallocate(Some(_))));
+        let next = named.nth(self.prepared).cloned();
+        self.prepared += 1;
+        next
+    }
+
+    /// What was sent will leave nothing prepared.
+    pub fn deallocates_all(&self) -> bool {
+        let mut decisions = self.effects.iter().map(|(_, decision)| decision);
+        decisions.any(|decision| decision.effects.iter().any(deallocates_all))
+    }
+
+    /// What is under way makes the server go back to its own value of a setting.
+    pub fn resets(&self, setting: &str) -> bool {
+        let is_reset = |effect: &Effect| match effect {
+            Effect::ResetAll | Effect::DiscardAll => true,
+            Effect::Reset(name) | Effect::Set { name, value: None } => {
+                name.eq_ignore_ascii_case(setting)
+            }
+            _ => false,
+        };
+        let mut decisions = self.effects.iter().map(|(_, decision)| decision);
+        decisions.any(|decision| decision.effects.iter().any(is_reset))
+    }
+
     /// SQL PREPARE was among what the server has refused: it may have come to that.
     pub fn may_have_prepared(&self) -> bool {
         let prepares = |effect: &Effect| matches!(effect, Effect::Prepare(_));
@@ -206,6 +242,26 @@ impl Upstream {
         if matters {
             self.portals.push((portal.into(), Arc::clone(decision)));
         }
+    }
+
+    /// The client gets to know the columns of a statement's result: other servers must give the same.
+    pub fn described(&mut self, id: StatementId, answer: Frame<'_>) {
+        let Some(statement) = self.not_described(id) else {
+            return;
+        };
+        let shape = match answer.tag {
+            backend::ROW_DESCRIPTION => Shape::read(answer.body()),
+            _ => Some(Shape::NONE),
+        };
+        if let Some(shape) = shape {
+            statement.set_shape(shape);
+        }
+    }
+
+    /// A description has failed, or was skipped; gives the statement if it was the first of it.
+    pub fn not_described(&mut self, id: StatementId) -> Option<Arc<Statement>> {
+        let awaited = self.describing.front().is_some_and(|first| first.id == id);
+        awaited.then(|| self.describing.pop_front()).flatten()
     }
 
     /// What running the portal changes, if it matters.

@@ -156,6 +156,7 @@ mod tests {
             is_ddl: false,
             relations: Box::default(),
             is_unparsed: false,
+            runs_code: false,
             reason: Reason(reason.into()),
         })
     }

@@ -3,6 +3,8 @@
 
 use std::cell::Cell;
 
+use sqlparser::keywords::ALL_KEYWORDS;
+
 use super::catalogue::Catalogue;
 use super::functions::{self, Verdict};
 use super::lexer::{Kind, Lexer, Token};
@@ -34,6 +36,7 @@ pub(super) struct Part {
     pub is_ddl: bool,
     pub relations: Vec<Relation>,
     pub is_unparsed: bool,
+    pub runs_code: bool,
     pub reason: String,
 }
 
@@ -46,6 +49,7 @@ impl Part {
             is_ddl: false,
             relations: Vec::new(),
             is_unparsed: false,
+            runs_code: false,
             reason: reason.into(),
         }
     }
@@ -154,6 +158,7 @@ fn join(parts: Vec<Part>) -> Decision {
         is_ddl: false,
         relations: Box::default(),
         is_unparsed: false,
+        runs_code: false,
         reason: Reason("an empty query".into()),
     };
     let mut effects = Vec::new();
@@ -166,6 +171,7 @@ fn join(parts: Vec<Part>) -> Decision {
         decision.copies_in |= part.copies_in;
         decision.is_ddl |= part.is_ddl;
         decision.is_unparsed |= part.is_unparsed;
+        decision.runs_code |= part.runs_code;
         effects.extend(part.effects);
         relations.extend(part.relations);
     }
@@ -233,7 +239,9 @@ fn opens_block(text: &[u8], tokens: &[Token]) -> bool {
 /// Calls that leave something in the session count wherever they stand, in whatever statement:
 /// this looks at tokens only and so needs no parse.
 pub(super) fn with_session_calls(text: &[u8], tokens: &[Token], mut part: Part) -> Part {
+    part.runs_code = is_block_or_call(text, tokens);
     for (index, _) in tokens.iter().enumerate() {
+        part.runs_code |= !part.is_ddl && calls_user_code(text, tokens, index);
         let Some(name) = called_builtin(text, tokens, index) else {
             continue;
         };
@@ -283,6 +291,52 @@ fn about_the_role(text: &[u8], tokens: &[Token], part: Part) -> Part {
         return part.at_least(Class::PrimaryRead, "it names a setting that tells the role");
     }
     part
+}
+
+/// CALL, DO, and EXECUTE of what may call anything.
+fn is_block_or_call(text: &[u8], tokens: &[Token]) -> bool {
+    let is = |token: &Token, word| reader::is_word(text, *token, word);
+    let runs = |first| ["CALL", "DO", "EXECUTE"].iter().any(|word| is(first, word));
+    tokens.first().is_some_and(runs)
+}
+
+/// A name stands at `index` with a parenthesis behind it that is neither PostgreSQL's own nor a key
+/// word, nor the table of an INSERT: now and then one too many.
+fn calls_user_code(text: &[u8], tokens: &[Token], index: usize) -> bool {
+    let token_at = |index: usize| tokens.get(index).copied();
+    let source = |index: usize| {
+        token_at(index).map_or(&b""[..], |token| {
+            text.get(token.start..token.end).unwrap_or_default()
+        })
+    };
+    let is_name = |index: usize| {
+        token_at(index).is_some_and(|it| matches!(it.kind, Kind::Word | Kind::Quoted))
+    };
+    if !is_name(index) || source(index + 1) != b"(" {
+        return false;
+    }
+    let mut first = index;
+    while first >= 2 && source(first - 1) == b"." && is_name(first - 2) {
+        first -= 2;
+    }
+    let follows = |word| {
+        let before = first.checked_sub(1).and_then(token_at);
+        before.is_some_and(|token| reader::is_word(text, token, word))
+    };
+    if follows("INTO") || follows("AS") || follows("COPY") {
+        return false;
+    }
+    if first < index {
+        return !reader::is_word(text, tokens[first], "PG_CATALOG");
+    }
+    let Some(name) = token_at(index).and_then(|token| reader::identifier(text, token)) else {
+        return true;
+    };
+    let is_keyword = || {
+        let upper = name.to_ascii_uppercase();
+        ALL_KEYWORDS.binary_search(&upper.as_str()).is_ok()
+    };
+    functions::verdict(&name).is_none() && !is_keyword()
 }
 
 /// The name of the function that is called at `index`, unless its schema makes it a user's:

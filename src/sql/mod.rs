@@ -56,6 +56,9 @@ pub struct Decision {
     pub relations: Box<[Relation]>,
     /// It has a query that the parser does not know, which is a write for no other reason.
     pub is_unparsed: bool,
+    /// It may run a function or a block of a user's, which may change settings unseen. What
+    /// triggers, views and operators call is not counted.
+    pub runs_code: bool,
     /// Why, in one line, for an operator.
     pub reason: Reason,
 }

@@ -94,12 +94,15 @@ async fn an_unnamed_statement_outlives_its_cycle() {
         run(&mut right, "", &["1"]).await,
         "2 D(right1) C(SELECT 1) Z(I)"
     );
-    left.query("BEGIN").await;
+    left.exchange(&[parse("b", "BEGIN"), sync()]).await;
+    assert_eq!(run(&mut left, "b", &[]).await, "2 C(BEGIN) Z(T)");
     assert_eq!(
         run(&mut left, "", &["2"]).await,
         "2 D(left2) C(SELECT 1) Z(T)"
     );
+    // As in PostgreSQL, a Query drops it.
     left.query("COMMIT").await;
+    assert_eq!(run(&mut left, "", &["2"]).await, "E(26000) Z(I)");
     right.exchange(&[describe_statement(""), sync()]).await;
     assert_eq!(
         run(&mut right, "", &["2"]).await,
@@ -284,6 +287,55 @@ async fn a_driver_s_statements_follow_it() {
             assert_eq!(row.get::<_, i32>(0), round + number as i32 % 3);
         }
     }
+}
+
+/// A client decodes by what it was told: rows of another shape never come, whichever server answers.
+#[tokio::test]
+async fn a_described_statement_never_changes_its_columns() {
+    let front = Front::with(|config| config.pool.size = 4).await;
+    let client = front.client().await;
+    client
+        .batch_execute("CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1, 2)")
+        .await
+        .unwrap();
+    let mut raw = front.raw().await;
+    let describe = [
+        parse("s", "SELECT t.*, txid_current() > 0 AS far FROM t"),
+        describe_statement("s"),
+        sync(),
+    ];
+    assert_eq!(raw.exchange(&describe).await, "1 t T Z(I)");
+    let row = "2 D(1,2,t) C(SELECT 1) Z(I)";
+    assert_eq!(run(&mut raw, "s", &[]).await, row);
+    client
+        .batch_execute("CREATE TABLE other (a int)")
+        .await
+        .unwrap();
+    // Servers that lack it, one after the other: nothing that it reads has changed.
+    let mut holders = Vec::new();
+    let mut hold = async || {
+        let mut holder = front.raw().await;
+        holder.query("BEGIN; SELECT txid_current()").await;
+        holders.push(holder);
+    };
+    hold().await;
+    assert_eq!(run(&mut raw, "s", &[]).await, row);
+    client
+        .batch_execute("ALTER TABLE t ALTER COLUMN b SET DATA TYPE text")
+        .await
+        .unwrap();
+    // One that has it refuses by itself, one that lacks it is kept from answering.
+    let refused = "E(0A000) Z(I)";
+    assert_eq!(run(&mut raw, "s", &[]).await, refused);
+    hold().await;
+    assert_eq!(run(&mut raw, "s", &[]).await, refused);
+    raw.query("BEGIN").await;
+    assert_eq!(run(&mut raw, "s", &[]).await, "E(0A000) Z(E)");
+    assert_eq!(raw.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
+    assert_eq!(run(&mut raw, "s", &[]).await, refused);
+    raw.exchange(&[close_statement("s"), sync()]).await;
+    raw.exchange(&describe).await;
+    assert_eq!(run(&mut raw, "s", &[]).await, row);
 }
 
 #[tokio::test]

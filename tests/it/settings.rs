@@ -3,7 +3,8 @@
 
 use causeway::lab::SUPERUSER;
 
-use crate::front::{Front, ask, code, read_on_replica, try_ask};
+use crate::front::{Front, ask, code, read_on_replica, try_ask, until_known};
+use crate::raw::{bind, describe_portal, describe_statement, execute, parse, sync};
 
 #[tokio::test]
 async fn a_setting_follows_the_client_to_other_servers() {
@@ -27,6 +28,58 @@ async fn a_setting_follows_the_client_to_other_servers() {
     }
     read_on_replica(&client, "SELECT current_setting('work_mem')", "77kB").await;
     drop(held);
+}
+
+/// What code has set inside no statement tells: it must be gone all the same for the next session.
+#[tokio::test]
+async fn what_code_sets_inside_stays_with_its_session() {
+    let front = Front::with(|config| config.pool.size = 1).await;
+    let admin = front.admin().await;
+    admin
+        .batch_execute(
+            "CREATE FUNCTION quiet(zone text) RETURNS text STABLE LANGUAGE plpgsql AS \
+                 $$ BEGIN RETURN set_config('TimeZone', zone, false); END $$; \
+             CREATE FUNCTION loud(zone text) RETURNS text LANGUAGE plpgsql AS \
+                 $$ BEGIN RETURN public.quiet(zone); END $$; \
+             CREATE PROCEDURE called(zone text) LANGUAGE plpgsql AS \
+                 $$ BEGIN PERFORM quiet(zone); END $$",
+        )
+        .await
+        .unwrap();
+    front.lab.wait_caught_up("eu-west").await.unwrap();
+    let (one, other) = (front.client().await, front.client().await);
+    one.batch_execute("CREATE TABLE note (id int, text text)")
+        .await
+        .unwrap();
+    until_known(&one, "note").await;
+    one.batch_execute("PREPARE p AS SELECT loud('Asia/Tokyo')")
+        .await
+        .unwrap();
+    other
+        .batch_execute("SET application_name TO 'other'")
+        .await
+        .unwrap();
+    let far = "SELECT concat(current_setting('TimeZone'), current_setting('application_name'), \
+        left(txid_current()::text, 0))";
+    let near = "SELECT concat(current_setting('TimeZone'), current_setting('application_name'))";
+    let zone = ask(&admin, "SHOW TimeZone").await;
+    for sql in [
+        "SELECT quiet('Asia/Tokyo')",
+        "SELECT loud('Asia/Tokyo')",
+        "SELECT public.loud('Asia/Tokyo')",
+        "INSERT INTO note VALUES (7, loud('Asia/Tokyo'))",
+        "CALL called('Asia/Tokyo')",
+        "DO $$ BEGIN PERFORM public.loud('Asia/Tokyo'); END $$",
+        "EXECUTE p",
+    ] {
+        one.batch_execute(sql).await.unwrap();
+        for question in [far, near] {
+            assert_eq!(ask(&other, question).await, format!("{zone}other"), "{sql}");
+        }
+    }
+    let run = one.prepare("SELECT loud($1)").await.unwrap();
+    one.query(&run, &[&"Asia/Tokyo"]).await.unwrap();
+    assert_eq!(ask(&other, far).await, format!("{zone}other"));
 }
 
 #[tokio::test]
@@ -245,6 +298,35 @@ async fn begin_needs_no_server() {
         .unwrap();
     client.batch_execute("BEGIN").await.unwrap();
     client.batch_execute("COMMIT").await.unwrap();
+    client.batch_execute("START TRANSACTION").await.unwrap();
+    client.batch_execute("ROLLBACK").await.unwrap();
+
+    let mut raw = front.raw().await;
+    let run = [
+        bind("p", "", &[]),
+        describe_portal("p"),
+        execute("p", 0),
+        sync(),
+    ];
+    let cycle = |sql| [vec![parse("", sql), describe_statement("")], run.to_vec()].concat();
+    let begun = raw.exchange(&cycle("START TRANSACTION READ WRITE")).await;
+    assert_eq!(begun, "1 t n 2 n C(START TRANSACTION) Z(T)");
+    let ended = raw.exchange(&cycle("/* s */ COMMIT")).await;
+    assert_eq!(ended, "1 t n 2 n C(COMMIT) Z(I)");
+    let named = [
+        parse("b", "BEGIN"),
+        bind("", "b", &[]),
+        execute("", 0),
+        sync(),
+    ];
+    assert_eq!(raw.exchange(&named).await, "1 2 C(BEGIN) Z(T)");
+    let again = [bind("", "b", &[]), execute("", 0), sync()];
+    let refused = raw.exchange(&again).await;
+    assert_eq!(refused, "E(53300) Z(E)");
+    assert_eq!(raw.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
+    assert_eq!(raw.exchange(&again).await, "2 C(BEGIN) Z(T)");
+    assert_eq!(raw.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
+
     client.batch_execute("START TRANSACTION").await.unwrap();
     assert_eq!(
         try_ask(&client, "SELECT txid_current()").await,

@@ -1,0 +1,91 @@
+//! A client that was told the columns of a prepared statement's result decodes rows by them. When a
+//! table has been changed since, a server that has the statement refuses to run it; one that lacks
+//! it would prepare it as the table is now, and give rows of another shape. So such a server is
+//! asked first, and the refusal is given in its place.
+
+use std::sync::Arc;
+
+use super::Session;
+use super::statements::Statement;
+use super::survey::{Plan, What};
+use crate::protocol::error::{Fault, Severity, SqlState};
+use crate::protocol::message::TransactionStatus;
+use crate::server::RunError;
+
+impl Session {
+    /// Prepares what is outdated and missing on the session's server, and refuses the run if its
+    /// result is no longer what its client was told. Costs a round trip, once for each server and
+    /// statement behind a change of the catalogue.
+    pub(super) async fn keep_shapes(&mut self, plan: &Plan) -> Result<(), Fault> {
+        let missing = self.outdated_and_missing(plan);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let Some(mut upstream) = self.upstream.take() else {
+            return Ok(());
+        };
+        let was_in_transaction = upstream.is_in_transaction();
+        self.prepare_server(&mut upstream, plan);
+        let mut outcome = Ok(());
+        for statement in &missing {
+            match upstream
+                .server
+                .prepare(statement.id, &statement.definition)
+                .await
+            {
+                Ok(shape) if Some(shape) != statement.shape() => {
+                    // Should it fail, the server is lost, and the next request finds out.
+                    let _ = upstream.server.unprepare(statement.id).await;
+                    outcome = Err(outdated());
+                    break;
+                }
+                Ok(_) => {}
+                // The settings went wrong, or the transaction that has just begun.
+                Err(RunError::Refused { code, message })
+                    if !was_in_transaction
+                        && upstream.server.status == TransactionStatus::Failed =>
+                {
+                    self.fail_transaction(&upstream);
+                    self.cancel.slot().disarm();
+                    upstream.server.discard();
+                    return Err(Fault::verbatim(Severity::Error, code, message));
+                }
+                // The request itself meets the same, and tells it better.
+                Err(_) => break,
+            }
+        }
+        self.upstream = Some(upstream);
+        outcome
+    }
+
+    fn outdated_and_missing(&self, plan: &Plan) -> Vec<Arc<Statement>> {
+        let Some(upstream) = &self.upstream else {
+            return Vec::new();
+        };
+        let mut missing: Vec<Arc<Statement>> = Vec::new();
+        for step in &plan.steps {
+            if let What::BindNamed(statement) = &step.what
+                && self.services.prepared.is_outdated(statement)
+                && statement.shape().is_some()
+                && !upstream.server.statements.has(statement.id)
+                && missing.iter().all(|other| other.id != statement.id)
+            {
+                missing.push(Arc::clone(statement));
+            }
+        }
+        let can_ask = upstream.is_at_rest() && upstream.server.status != TransactionStatus::Failed;
+        if !can_ask {
+            missing.clear();
+        }
+        missing
+    }
+}
+
+/// In PostgreSQL's words: drivers know them, and prepare anew.
+fn outdated() -> Fault {
+    Fault::verbatim(
+        Severity::Error,
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "cached plan must not change result type",
+    )
+}
