@@ -18,6 +18,7 @@ demo: setup ## PostgreSQL in several simulated regions, and the proxy at work
 
 .PHONY: test
 test: setup ## All tests
+	@.ci/setup keystore
 	$(CARGO) test
 
 # How many checks of consistency soak makes.

@@ -26,7 +26,7 @@ pub async fn scope(config: &Config, database: &str) -> anyhow::Result<Scope> {
         let loaded = load(&control_pool(node, &settings)?, LOAD_TIMEOUT).await;
         match loaded {
             Ok(loaded) => {
-                let catalogue = Catalogue::new(&loaded.rows, &lists(&config.routing));
+                let catalogue = Catalogue::new(&loaded.rows, &lists(config));
                 return Ok(Scope::with(catalogue));
             }
             // Writing to a String does not fail.
@@ -151,6 +151,9 @@ fn describe(effect: &Effect) -> String {
             Some(value) => format!("sets {name} to {value} for the session"),
             None => format!("sets {name} to its default for the session"),
         },
+        Effect::SetGiven { name, parameter } => {
+            format!("sets {name} to the value of ${parameter} for the session")
+        }
         Effect::SetLocal { name } => format!("sets {name} for the transaction"),
         Effect::Reset(name) => format!("resets {name}"),
         Effect::ResetAll => "resets all settings".to_owned(),

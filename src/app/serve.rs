@@ -16,7 +16,7 @@ use super::recorder;
 use super::users::{InvalidUser, User, users};
 use crate::admin::Admin;
 use crate::client::{Arrival, ClientTls, LogIn, Strangers, authenticate, greet};
-use crate::config::{self, Config, Consistency, ProfileConfig, RoutingConfig};
+use crate::config::{self, Config, Consistency, ProfileConfig};
 use crate::inspect::View;
 use crate::monitor::{Catalogues, Monitor, MonitorError};
 use crate::net::tls::{TlsError, client_config, server_config};
@@ -30,7 +30,8 @@ use crate::server::Dialer;
 use crate::session::preferences::Preferences;
 use crate::session::profiles::{Force, Glob, Profile, Profiles, TableGlob, Wants};
 use crate::session::{
-    End, Options, Services, Session, SessionMetrics, log_in_failed, relay_replication, welcome,
+    End, Keeping, KeyStore, Options, Services, Session, SessionMetrics, StoreError, log_in_failed,
+    relay_replication, welcome,
 };
 use crate::sql::{Classifier, Lists, Patterns};
 
@@ -48,6 +49,8 @@ pub enum StartError {
     User(#[from] InvalidUser),
     #[error("{0}")]
     Monitor(#[from] MonitorError),
+    #[error("{0}")]
+    KeyStore(#[from] StoreError),
 }
 
 /// The proxy.
@@ -60,6 +63,7 @@ pub struct Running {
     house: Arc<House>,
     tasks: Vec<JoinHandle<()>>,
     _monitor: Monitor,
+    _key_store: Option<Keeping>,
 }
 
 /// Admin HTTP; ends when dropped.
@@ -121,7 +125,7 @@ impl Causeway {
         feed.first_look(FIRST_LOOK).await;
         let counts = config.nodes.iter().map(|node| node.max_connections);
         let pools = Arc::new(Pools::new(dialers.iter().cloned().zip(counts).collect()));
-        let lists = lists(&config.routing);
+        let lists = lists(&config);
         let catalogues =
             Catalogues::new(feed.clone(), &config.nodes, &config.monitor, lists.clone());
         let classifier = Classifier::with_lists(config.routing.statement_cache_size, lists);
@@ -132,9 +136,20 @@ impl Causeway {
             .map(|node| node.name.clone())
             .collect();
         let metrics = SessionMetrics::new(names.iter());
-        let options = options(&config, guarantees);
-        let pooled = Arc::clone(&pools);
-        let services = Services::new(classifier, feed, pooled, catalogues, options, metrics);
+        let store = match &config.key_store {
+            Some(config) => Some(Arc::new(KeyStore::new(config)?)),
+            None => None,
+        };
+        let keeping = store.as_ref().map(|store| store.keep(feed.clone()));
+        let services = Services::new(
+            classifier,
+            feed,
+            Arc::clone(&pools),
+            catalogues,
+            options(&config, guarantees),
+            metrics,
+            store,
+        );
         let services = Arc::new(services);
         let admin = admin.map(|((listener, address), recorded)| {
             let view = View::new(started, Arc::clone(&pools), Arc::clone(&services));
@@ -163,6 +178,7 @@ impl Causeway {
             house,
             tasks,
             _monitor: monitor,
+            _key_store: keeping,
         })
     }
 }
@@ -237,8 +253,11 @@ fn dialers(config: &Config) -> Result<Vec<Arc<Dialer>>, TlsError> {
 }
 
 /// What the operator says about functions and relations.
-pub fn lists(routing: &RoutingConfig) -> Lists {
+pub fn lists(config: &Config) -> Lists {
+    let routing = &config.routing;
+    let profiled = config.profiles.iter().flat_map(|it| it.tables.clone());
     Lists {
+        profiled_tables: Patterns::new(&profiled.collect::<Vec<_>>()),
         read_only_functions: Patterns::new(&routing.read_only_functions),
         write_functions: Patterns::new(&routing.write_functions),
         primary_tables: Patterns::new(&routing.primary_tables),

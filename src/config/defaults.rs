@@ -7,8 +7,9 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::{
-    CausalConfig, ClientConfig, Config, Consistency, LogConfig, LogFormat, MonitorConfig,
-    NodeConfig, OnLag, PoolConfig, PoolMode, RoutingConfig, Secret, ServerTls, TlsMode, UserConfig,
+    CausalConfig, ClientConfig, Config, Consistency, KeyStoreConfig, LogConfig, LogFormat,
+    MonitorConfig, NodeConfig, OnLag, PoolConfig, PoolMode, RoutingConfig, Secret, ServerTls,
+    TlsMode, UserConfig,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -29,6 +30,7 @@ impl Default for Config {
             routing: RoutingConfig::default(),
             profiles: Vec::new(),
             causal: CausalConfig::default(),
+            key_store: None,
             log: LogConfig::default(),
         }
     }
@@ -160,6 +162,19 @@ impl Default for CausalConfig {
             max_ahead: 256 * MIB,
             clock_skew: Duration::from_millis(500),
             session_keys: 100_000,
+        }
+    }
+}
+
+impl KeyStoreConfig {
+    /// A store with every other setting at its default.
+    pub fn new(url: impl Into<String>) -> Self {
+        KeyStoreConfig {
+            url: Zeroizing::new(url.into()),
+            root_cert: None,
+            prefix: "causeway:".to_owned(),
+            timeout: Duration::from_millis(250),
+            ttl: Duration::from_secs(60 * 60),
         }
     }
 }

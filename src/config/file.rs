@@ -13,8 +13,8 @@ use super::origin::{ConfigError, Origin, Origins};
 use super::section::{Reader, Section, Value};
 use super::words;
 use super::{
-    CausalConfig, ClientConfig, ClientTls, Config, LogConfig, MonitorConfig, NodeConfig,
-    PoolConfig, ProfileConfig, RoutingConfig, Secret, UserConfig,
+    CausalConfig, ClientConfig, ClientTls, Config, KeyStoreConfig, LogConfig, MonitorConfig,
+    NodeConfig, PoolConfig, ProfileConfig, RoutingConfig, Secret, UserConfig,
 };
 
 pub use super::section::Environment;
@@ -88,6 +88,9 @@ fn read_top(mut top: Section<'_, '_>, config: &mut Config) {
     });
     if let Some(section) = top.section("causal", "causal") {
         read_causal(section, &mut config.causal);
+    }
+    if let Some(section) = top.section("key_store", "key_store") {
+        config.key_store = read_key_store(section);
     }
     if let Some(section) = top.section("log", "log") {
         read_log(section, &mut config.log);
@@ -269,6 +272,20 @@ fn read_causal(mut section: Section<'_, '_>, causal: &mut CausalConfig) {
     section.set("clock_skew", &mut causal.clock_skew, duration);
     section.set("session_keys", &mut causal.session_keys, number);
     section.finish();
+}
+
+fn read_key_store(mut section: Section<'_, '_>) -> Option<KeyStoreConfig> {
+    if !section.has("url") {
+        section.error("the key store has no `url`");
+    }
+    let url = section.take("url", non_empty);
+    let mut store = KeyStoreConfig::new(url.clone().unwrap_or_default());
+    store.root_cert = read_path(&mut section, "sslrootcert");
+    section.set("prefix", &mut store.prefix, text(same));
+    section.set("timeout", &mut store.timeout, duration);
+    section.set("ttl", &mut store.ttl, duration);
+    section.finish();
+    url.map(|_| store)
 }
 
 fn read_log(mut section: Section<'_, '_>, log: &mut LogConfig) {

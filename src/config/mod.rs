@@ -51,6 +51,8 @@ pub struct Config {
     /// In the order of the file.
     pub profiles: Vec<ProfileConfig>,
     pub causal: CausalConfig,
+    /// None keeps session keys in this process.
+    pub key_store: Option<KeyStoreConfig>,
     pub log: LogConfig,
 }
 
@@ -292,6 +294,40 @@ impl fmt::Debug for CausalConfig {
             .field("max_ahead", max_ahead)
             .field("clock_skew", clock_skew)
             .field("session_keys", session_keys)
+            .finish()
+    }
+}
+
+/// Where several Causeways keep the floors of session keys.
+#[derive(Clone)]
+pub struct KeyStoreConfig {
+    /// `redis://` or `rediss://`, with the password if there is one.
+    pub url: Zeroizing<String>,
+    /// Certificates to trust, PEM. Default: the system's.
+    pub root_cert: Option<PathBuf>,
+    /// What its entries' names begin with. Default `causeway:`.
+    pub prefix: String,
+    /// An answer that takes longer counts for none. Default 250 ms.
+    pub timeout: Duration,
+    /// An entry that is not used for so long leaves. Default 1 hour.
+    pub ttl: Duration,
+}
+
+impl fmt::Debug for KeyStoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let KeyStoreConfig {
+            url: _,
+            root_cert,
+            prefix,
+            timeout,
+            ttl,
+        } = self;
+        f.debug_struct("KeyStoreConfig")
+            .field("url", &"..")
+            .field("root_cert", root_cert)
+            .field("prefix", prefix)
+            .field("timeout", timeout)
+            .field("ttl", ttl)
             .finish()
     }
 }

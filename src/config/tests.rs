@@ -202,6 +202,7 @@ fn the_reference_and_the_docs_have_every_setting() {
         "routing",
         "profiles",
         "causal",
+        "key_store",
         "log",
     ];
     let known: BTreeSet<String> = known

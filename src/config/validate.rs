@@ -43,6 +43,7 @@ pub fn validate(config: &Config, origins: &Origins) -> Vec<ConfigError> {
     rules.routing(config);
     rules.profiles(config);
     rules.causal(config);
+    rules.key_store(config);
     rules.log(config);
     rules.errors
 }
@@ -393,6 +394,26 @@ impl Rules<'_> {
         let predecessor_alone = causal.previous_token_key.is_some() && causal.token_key.is_none();
         self.refuse_if(predecessor_alone, "causal.previous_token_key", || {
             "causal.previous_token_key needs a causal.token_key beside it".to_owned()
+        });
+    }
+
+    fn key_store(&mut self, config: &Config) {
+        let Some(store) = &config.key_store else {
+            return;
+        };
+        let schemes = ["redis://", "rediss://", "valkey://", "valkeys://"];
+        let is_known = schemes.iter().any(|scheme| store.url.starts_with(scheme));
+        self.refuse_if(!is_known, "key_store.url", || {
+            "key_store.url is none that is known here: write redis://HOST:PORT or rediss://HOST:PORT"
+                .to_owned()
+        });
+        self.not_zero(store.timeout, "key_store.timeout");
+        let least = Duration::from_secs(1);
+        self.refuse_if(store.ttl < least, "key_store.ttl", || {
+            format!(
+                "key_store.ttl is {:?}; it must be at least {least:?}",
+                store.ttl
+            )
         });
     }
 

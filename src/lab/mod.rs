@@ -32,6 +32,7 @@ mod node;
 mod port;
 mod postmaster;
 mod programs;
+mod store;
 mod template;
 
 use std::collections::BTreeMap;
@@ -51,6 +52,7 @@ use link::Network;
 pub use node::LabNode;
 pub use postmaster::Mode;
 pub use programs::BIN_VARIABLE;
+pub use store::LabStore;
 
 /// The superuser of every lab.
 pub const SUPERUSER: &str = "postgres";
@@ -202,6 +204,11 @@ pub enum LabError {
     },
     #[error("node {node} did not start; the end of its log:\n{log}")]
     Start { node: String, log: String },
+    #[error(
+        "no key store found (valkey-server or redis-server): install it, on Debian and Ubuntu with \
+         \"apt install redis-server\""
+    )]
+    NoStore,
     #[error("{0} took too long")]
     Timeout(String),
     #[error("{what}: {source}")]

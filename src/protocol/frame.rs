@@ -188,6 +188,39 @@ impl Shape {
     }
 }
 
+/// The value of a parameter of a Bind, counted from 1; `rest` is what follows the names. The outer `None`:
+/// it is not there; the inner: NULL.
+pub fn bound_value(rest: &[u8], parameter: u16) -> Option<Option<&[u8]>> {
+    let (formats, rest) = rest.split_first_chunk::<2>()?;
+    let formats = usize::from(u16::from_be_bytes(*formats));
+    let rest = rest.get(formats * 2..)?;
+    let (count, mut rest) = rest.split_first_chunk::<2>()?;
+    if parameter == 0 || parameter > u16::from_be_bytes(*count) {
+        return None;
+    }
+    for place in 1..=parameter {
+        let (length, behind) = rest.split_first_chunk::<4>()?;
+        let length = i32::from_be_bytes(*length);
+        let value = match usize::try_from(length) {
+            Ok(length) => Some(behind.get(..length)?),
+            Err(_) => None,
+        };
+        if place == parameter {
+            return Some(value);
+        }
+        rest = &behind[value.map_or(0, <[u8]>::len)..];
+    }
+    None
+}
+
+/// The type that a Parse declares for a parameter, counted from 1; `types` is what follows its text.
+pub fn declared_type(types: &[u8], parameter: u16) -> Option<u32> {
+    let (_, types) = types.split_first_chunk::<2>()?;
+    let place = usize::from(parameter.checked_sub(1)?) * 4;
+    let oid = types.get(place..)?.first_chunk::<4>()?;
+    Some(u32::from_be_bytes(*oid))
+}
+
 /// What a Describe or Close is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
@@ -224,6 +257,33 @@ pub fn single_value(body: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bound_value_is_found_by_its_number() {
+        let formats_and_count = [0, 1, 0, 0, 0, 3];
+        let values = b"\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\0";
+        let rest = [&formats_and_count[..], values, &[0, 0]].concat();
+        let table = [(0, None), (1, Some(Some(&b"ab"[..]))), (2, Some(None))];
+        for (parameter, expected) in table {
+            assert_eq!(bound_value(&rest, parameter), expected, "{parameter}");
+        }
+        assert_eq!(bound_value(&rest, 3), Some(Some(&b""[..])));
+        assert_eq!(bound_value(&rest, 4), None);
+        // Wherever it is cut, it is there as a whole or not at all.
+        for end in 0..rest.len() {
+            let cut = bound_value(&rest[..end], 1);
+            assert!(cut.is_none() || cut == Some(Some(b"ab")), "{end}");
+            assert!(matches!(
+                bound_value(&rest[..end], 3),
+                None | Some(Some(b""))
+            ));
+        }
+        assert_eq!(bound_value(b"\xff\xff", 1), None);
+        let types = [0, 2, 0, 0, 0, 25, 0, 0, 4, 19];
+        let found: Vec<_> = (0..4).map(|place| declared_type(&types, place)).collect();
+        assert_eq!(found, [None, Some(25), Some(1043), None]);
+        assert_eq!(declared_type(b"", 1), None);
+    }
 
     #[test]
     fn a_header_needs_five_bytes_and_a_sane_length() {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::history::{History, UnixMillis};
-use super::lsn::{Lsn, Timeline};
+use super::lsn::{Lsn, Position, Timeline};
 use super::topology::{NodeIndex, Topology};
 
 /// What the next read of a session must not be older than.
@@ -182,6 +182,24 @@ impl Floor {
     /// Tells once that a failover has lost what this floor stood for.
     pub fn take_lost(&mut self) -> Option<Lost> {
         self.lost.take()
+    }
+
+    /// What has been written and seen, without what the client has only told of.
+    pub fn sight(&self) -> Floor {
+        Floor {
+            clock_after: None,
+            lost: None,
+            ..*self
+        }
+    }
+
+    /// The known position as it travels; none if the cluster is not known.
+    pub fn position(&self, topology: &Topology) -> Option<Position> {
+        Some(Position {
+            system: topology.system?,
+            timeline: self.timeline.or(topology.timeline)?,
+            lsn: self.lsn,
+        })
     }
 
     /// The timeline that it was settled on last, or that its position was captured on.

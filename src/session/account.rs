@@ -15,10 +15,27 @@ use crate::sql::{Class, Classified, Decision, Effect, Hints, PinReason, Relation
 impl Session {
     pub(super) fn account_statement(&self, statement: &Statement, plan: &mut Plan) {
         let class = statement.class(&self.services.classifier, self.names.scope());
-        self.account(&statement.classified, class, plan);
+        self.account_known(&statement.classified, statement.text(), class, plan);
         if statement.is_learned_write() {
             plan.class = Class::Write;
         }
+    }
+
+    /// Adds a statement that was prepared earlier. What it reads may be another thing since, such as a
+    /// view of other tables, which matters to profiles.
+    pub(super) fn account_known(
+        &self,
+        classified: &Classified,
+        text: &[u8],
+        class: Class,
+        plan: &mut Plan,
+    ) {
+        let scope = self.names.scope();
+        if self.profiles.is_none() || classified.edition == scope.edition() {
+            return self.account(classified, class, plan);
+        }
+        let now = self.services.classifier.classify_in(scope, text);
+        self.account(&now, class, plan);
     }
 
     /// The level of a statement that reads no table and asks for nothing itself.
@@ -71,13 +88,10 @@ impl Session {
         for effect in &decision.effects {
             plan.has_effects = true;
             plan.changes_session |= changes_session(effect);
-            let defaults = &self.services.options.preferences;
-            if let Some(level) = preferences::level_asked_for(effect, defaults) {
-                plan.want(Wants::level(level));
-            }
             if let Some(name) = mentioned(effect) {
                 plan.mention(name, self.wanted(name));
             }
+            self.account_effect(effect, plan);
             match effect {
                 Effect::Execute(name) => {
                     let known = self.prepared(name, decision);
@@ -94,19 +108,6 @@ impl Session {
                     }
                 }
                 Effect::PrepareTransaction => plan.ends_transaction = true,
-                Effect::Set { name, value } if name.starts_with(PREFIX) => {
-                    let wrong = preferences::check(name, value.as_deref()).err();
-                    plan.refusal = plan.refusal.take().or(wrong.map(Box::new));
-                    plan.tokens
-                        .extend(preferences::presented(name, value.as_deref()));
-                    plan.was_written_at(preferences::presented_time(name, value.as_deref()));
-                }
-                Effect::SetLocal { name } if name.starts_with(PREFIX) => {
-                    let message = format!("SET LOCAL {name} has no effect: use SET, or a comment");
-                    let code = SqlState::FEATURE_NOT_SUPPORTED;
-                    plan.warnings
-                        .push(Fault::new(Severity::Warning, code, message));
-                }
                 // What it is cannot be told, so neither can whether it copies.
                 Effect::Pin(reason) => {
                     plan.pins = true;
@@ -115,6 +116,30 @@ impl Session {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Adds what a setting of ours asks for.
+    pub(super) fn account_effect(&self, effect: &Effect, plan: &mut Plan) {
+        let defaults = &self.services.options.preferences;
+        if let Some(level) = preferences::level_asked_for(effect, defaults) {
+            plan.want(Wants::level(level));
+        }
+        match effect {
+            Effect::Set { name, value } if name.starts_with(PREFIX) => {
+                let wrong = preferences::check(name, value.as_deref()).err();
+                plan.refusal = plan.refusal.take().or(wrong.map(Box::new));
+                plan.tokens
+                    .extend(preferences::presented(name, value.as_deref()));
+                plan.was_written_at(preferences::presented_time(name, value.as_deref()));
+            }
+            Effect::SetLocal { name } if name.starts_with(PREFIX) => {
+                let message = format!("SET LOCAL {name} has no effect: use SET, or a comment");
+                let code = SqlState::FEATURE_NOT_SUPPORTED;
+                plan.warnings
+                    .push(Fault::new(Severity::Warning, code, message));
+            }
+            _ => {}
         }
     }
 }

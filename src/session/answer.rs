@@ -220,10 +220,11 @@ impl Session {
             crate::routing::Role::Replica => "replica",
         };
         format!(
-            "node={} role={role} region={} reason=\"{}\" waited_ms={:.3}",
+            "node={} role={role} region={} reason=\"{}\" {} waited_ms={:.3}",
             node.name,
             node.region.as_deref().unwrap_or("-"),
             route.reason.as_str(),
+            route.seen.bounds(&topology),
             route.waited.as_secs_f64() * 1000.0,
         )
     }

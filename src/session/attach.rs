@@ -35,6 +35,7 @@ impl Session {
                 role: route.role,
                 reason: route.reason,
                 waited: began.elapsed(),
+                seen: self.seen(route.node, route.role),
             });
         }
         let level = match need {
@@ -76,6 +77,7 @@ impl Session {
                 role: upstream.role,
                 reason: Reason::Session,
                 waited: Duration::ZERO,
+                seen: self.seen(upstream.node, upstream.role),
             });
         }
     }

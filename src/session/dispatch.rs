@@ -28,6 +28,8 @@ impl Session {
         };
         self.retain(&plan, &upstream);
         let captures = self.leaves_footprint(&plan, &mut upstream);
+        let begins = matches!(self.local, LocalTransaction::Deferred(_));
+        let captures_sight = !captures && self.captures_sight(&plan, &upstream, begins);
         if !upstream.server.owed.is_mid_cycle() {
             self.prepare_server(&mut upstream, &plan);
         }
@@ -50,6 +52,8 @@ impl Session {
         }
         if captures {
             upstream.send_capture();
+        } else if captures_sight {
+            upstream.send_sight_capture();
         }
         plan.steps.clear();
         self.spare_steps = plan.steps;
@@ -445,9 +449,15 @@ impl Upstream {
 
     /// Asks for the position behind everything that has been sent.
     pub fn send_capture(&mut self) {
+        self.send_sight_capture();
+        self.footprint = Footprint::Capturing;
+    }
+
+    /// Asks for a position that covers what has been seen, in a transaction that stays open: what it has
+    /// written is still to be captured.
+    fn send_sight_capture(&mut self) {
         self.server.wire.output.extend(&message::CAPTURE);
         self.server.owed.push(Request::FunctionCall, Fate::Capture);
-        self.footprint = Footprint::Capturing;
     }
 }
 

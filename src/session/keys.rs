@@ -8,6 +8,7 @@ use lru::LruCache;
 use metrics::{Gauge, describe_gauge, gauge};
 
 use super::Session;
+use super::shared::KeyTable;
 use super::upstream::{Footprint, Upstream};
 use crate::routing::{Floor, Guarantee, Lsn, Pending, Role, Topology};
 
@@ -125,10 +126,11 @@ fn passed_by_all(topology: &Topology) -> Lsn {
 impl Session {
     /// Takes over what others have written and seen under this session's key.
     pub(super) fn follow_key(&mut self, topology: &Topology, now: Instant) {
-        if let Some(key) = &self.preferences.session_key
+        if let (KeyTable::Here(keys), Some(key)) =
+            (&self.services.keys, &self.preferences.session_key)
             && self.services.options.guarantees.hold(Guarantee::Keys)
         {
-            let theirs = self.services.keys.floor(key, topology, now);
+            let theirs = keys.floor(key, topology, now);
             self.floor.settle(topology, now);
             self.floor.merge(&theirs);
         }
@@ -136,11 +138,13 @@ impl Session {
 
     /// Others with this session's key must see from now on what it has written and seen.
     pub(super) fn share_floor(&mut self) {
-        if let Some(key) = &self.preferences.session_key {
+        if let (KeyTable::Here(keys), Some(key)) =
+            (&self.services.keys, &self.preferences.session_key)
+        {
             let now = Instant::now();
             let topology = self.services.feed.topology();
             self.floor.settle(&topology, now);
-            self.services.keys.raise(key, self.floor, &topology, now);
+            keys.raise(key, self.floor, &topology, now);
         }
     }
 
@@ -149,7 +153,11 @@ impl Session {
         if self.preferences.session_key.is_none() {
             return;
         }
-        if (upstream.role, upstream.footprint) != (Role::Primary, Footprint::None) {
+        // It was chosen for what shows no data.
+        let showed_nothing = upstream.role == Role::Replica && upstream.level.is_none();
+        if (upstream.role, upstream.footprint) != (Role::Primary, Footprint::None)
+            && !showed_nothing
+        {
             self.raise_floor_behind(upstream);
             self.share_floor();
         }

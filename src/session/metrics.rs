@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
+use super::audit::Outcome;
 use super::route::{Reason, Route};
 use crate::routing::{NodeName, WaitEnd};
 use crate::sql::PinReason;
@@ -19,6 +20,10 @@ pub struct SessionMetrics {
     wait_reached: Counter,
     wait_too_long: Counter,
     wait_not_tried: Counter,
+    waits_right: Counter,
+    waits_wrong: Counter,
+    goes_right: Counter,
+    goes_wrong: Counter,
 }
 
 impl SessionMetrics {
@@ -64,6 +69,12 @@ impl SessionMetrics {
             "Reads for which a replica was not fresh enough yet, by what came of waiting for it"
         );
         let wait = |outcome: &'static str| counter!("causeway_waits_total", "outcome" => outcome);
+        describe_counter!(
+            "causeway_decisions_total",
+            Unit::Count,
+            "Decisions between waiting for a replica and going elsewhere, by what proved to be right"
+        );
+        let decided = |decision: &'static str, outcome: &'static str| counter!("causeway_decisions_total", "decision" => decision, "outcome" => outcome);
         let pin = |pin: PinReason| counter!("causeway_pins_total", "reason" => pin.as_str());
         SessionMetrics {
             by_node: nodes.map(node).collect(),
@@ -74,6 +85,10 @@ impl SessionMetrics {
             wait_reached: wait("reached"),
             wait_too_long: wait("too long"),
             wait_not_tried: wait("not tried"),
+            waits_right: decided("wait", "right"),
+            waits_wrong: decided("wait", "wrong"),
+            goes_right: decided("go", "right"),
+            goes_wrong: decided("go", "wrong"),
             lost_positions: counter!("causeway_lost_positions_total"),
         }
     }
@@ -100,14 +115,28 @@ impl SessionMetrics {
     pub(super) fn waited(&self, end: WaitEnd, time: Duration) {
         self.wait.record(time.as_secs_f64());
         match end {
-            WaitEnd::Reached => self.wait_reached.increment(1),
-            WaitEnd::TooLong => self.wait_too_long.increment(1),
+            WaitEnd::Reached => {
+                self.wait_reached.increment(1);
+                self.waits_right.increment(1);
+            }
+            WaitEnd::TooLong => {
+                self.wait_too_long.increment(1);
+                self.waits_wrong.increment(1);
+            }
         }
     }
 
     /// A read went elsewhere at once, because a wait was expected to take longer.
     pub(super) fn not_worth_waiting(&self) {
         self.wait_not_tried.increment(1);
+    }
+
+    /// A read that did not wait has been answered elsewhere.
+    pub(super) fn went_elsewhere(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Right => self.goes_right.increment(1),
+            Outcome::Wrong => self.goes_wrong.increment(1),
+        }
     }
 
     pub(super) fn lost_position(&self) {

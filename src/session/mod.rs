@@ -8,10 +8,12 @@
 mod account;
 mod answer;
 mod attach;
+mod audit;
 pub mod cancels;
 mod client_statements;
 mod dispatch;
 mod effects;
+mod given;
 mod in_sql;
 mod keys;
 mod metrics;
@@ -27,7 +29,9 @@ mod report;
 mod route;
 mod sequences;
 mod shapes;
+mod shared;
 mod statements;
+mod store;
 mod survey;
 mod tokens;
 mod tracked;
@@ -52,6 +56,7 @@ use crate::routing::{Floor, Guarantees, NodeSet, OnLag, Patience, Tokens};
 use crate::server::Reported;
 use crate::sql::{Begin, Classifier};
 
+use audit::Audit;
 use cancels::{Cancels, Registration};
 use client_statements::ClientStatements;
 use keys::Keys;
@@ -60,6 +65,7 @@ use preferences::Preferences;
 use profiles::{Applied, Profiles};
 use relay::{Event, Inflow};
 use report::HeldReady;
+use shared::Noted;
 use statements::Prepared;
 use survey::{Plan, Step};
 use tracked::Tracked;
@@ -68,6 +74,8 @@ use upstream::Upstream;
 pub use metrics::SessionMetrics;
 pub use replication::relay_replication;
 pub use route::LastRoute;
+pub use shared::KeyTable;
+pub use store::{Keeping, KeyStore, StoreError};
 pub use welcome::{Welcome, log_in_failed, welcome};
 
 /// What all sessions share.
@@ -77,7 +85,7 @@ pub struct Services {
     pub cancels: Arc<Cancels>,
     pub feed: Feed,
     pools: Arc<Pools>,
-    pub keys: Keys,
+    keys: KeyTable,
     patience: Patience,
     /// For reads that go to the primary because replicas lag.
     displaced: Arc<Semaphore>,
@@ -94,9 +102,13 @@ impl Services {
         catalogues: Catalogues,
         options: Options,
         metrics: SessionMetrics,
+        store: Option<Arc<KeyStore>>,
     ) -> Services {
         let (prepared, cancels) = (Prepared::new(), Arc::default());
-        let keys = Keys::new(options.session_keys);
+        let keys = match store {
+            Some(store) => KeyTable::Shared(store),
+            None => KeyTable::Here(Box::new(Keys::new(options.session_keys))),
+        };
         let patience = Patience::new(feed.topology().nodes.len());
         let displaced = Arc::new(Semaphore::new(options.max_displaced));
         Services {
@@ -202,8 +214,12 @@ pub struct Session {
     held_from: Option<usize>,
     /// The end of a write's answer, which waits for the write's position.
     held_ready: Option<HeldReady>,
+    /// What the key store was last known to have.
+    noted: Noted,
     /// What the client gets next, in front of what comes from the server.
     due: Vec<u8>,
+    /// Follows a read that went elsewhere instead of waiting.
+    audit: Option<Audit>,
     /// Nodes that have failed the run that is to be sent next.
     exclude: NodeSet,
     /// A replica has refused the run that is to be sent next.
@@ -270,7 +286,9 @@ impl Session {
             retained: Buffer::default(),
             held_from: None,
             held_ready: None,
+            noted: Noted::default(),
             due: Vec::new(),
+            audit: None,
             exclude: NodeSet::EMPTY,
             primary_next: false,
             services,
@@ -304,6 +322,7 @@ impl Session {
                         return end;
                     }
                 }
+                Event::TellStore => self.tell_store().await,
                 Event::Gone => return End::Left,
                 Event::Violation(fault) => return End::Told(fault.into_fatal()),
                 Event::Idle => return End::Told(idle_too_long()),

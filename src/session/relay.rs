@@ -23,6 +23,8 @@ pub enum Event {
     Request(Plan),
     /// The server is of no more use to this session.
     ServerFailed(Failure),
+    /// The end of an answer waits for the key store.
+    TellStore,
     /// The client has gone.
     Gone,
     /// The client broke the protocol.
@@ -92,6 +94,9 @@ impl Session {
             let mut progress = self.part_from_idle_server();
             if self.upstream.is_none() {
                 self.unpark();
+            }
+            if self.must_tell_store() {
+                return Poll::Ready(Event::TellStore);
             }
             if let Some(event) = self.take_request() {
                 return Poll::Ready(event);
@@ -355,6 +360,12 @@ impl Session {
             return Taken::Nothing;
         }
         let is_kept = self.keeps_server();
+        // Each answer ends when the store knows of it.
+        let in_turn =
+            |upstream: &Upstream| upstream.owes_client() && !upstream.server.owed.is_mid_cycle();
+        if self.shares_key() && self.upstream.as_deref().is_some_and(in_turn) {
+            return Taken::Nothing;
+        }
         match self
             .plan
             .take_if(|plan| may_go_now(self.upstream.as_deref(), is_kept, plan))

@@ -319,6 +319,7 @@ impl Session {
 
     /// The session is over: what its server still does is of no use to anybody.
     pub(super) fn leave(&mut self) {
+        self.leave_to_store();
         if let Some(parked) = self.parked.take() {
             parked.server.discard();
         }

@@ -441,11 +441,21 @@ impl Session {
                     upstream.footprint = Footprint::None;
                 }
             }
+            // It covers what has been seen; what was written has its capture behind the commit.
+            Some(lsn)
+                if status == TransactionStatus::Transaction
+                    && upstream.footprint == Footprint::Deep =>
+            {
+                let lsn = lsn.normalised(topology.geometry);
+                self.floor
+                    .capture(lsn, upstream.timeline, &topology, Instant::now());
+            }
             _ => {
                 upstream.footprint = Footprint::Unknown;
                 self.floor.raise_to_primary_after(Instant::now());
             }
         }
+        drop(topology);
         self.share_floor();
     }
 
@@ -477,6 +487,9 @@ impl Session {
         if status == TransactionStatus::Idle {
             self.names.transaction_ended();
             self.follow_wishes();
+        }
+        if let Some(audit) = self.audit.take() {
+            self.services.metrics.went_elsewhere(audit.end());
         }
         upstream.receiving += 1;
         upstream.cycle = Cycle::Well;

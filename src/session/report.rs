@@ -1,7 +1,7 @@
 //! What `causeway.report` adds to an answer, as parameters that change: the token of what has been
 //! written, and a receipt of where the answer came from.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Session;
 use super::relay::Inflow;
@@ -9,7 +9,7 @@ use super::tokens::TOKEN;
 use super::upstream::{Footprint, Upstream};
 use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::owed::Fate;
-use crate::routing::Role;
+use crate::routing::{Lsn, NodeIndex, Role, Topology};
 
 pub const RECEIPT: &str = "causeway.receipt";
 
@@ -22,8 +22,13 @@ pub enum Report {
 }
 
 /// The end of an answer that the client has not been given yet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct HeldReady(TransactionStatus);
+#[derive(Clone, Debug)]
+pub(super) enum HeldReady {
+    /// It waits for the position behind it.
+    ForPosition(TransactionStatus),
+    /// It waits for the key store to know that position. What the client gets then.
+    ForStore(Vec<u8>),
+}
 
 impl Session {
     /// A ReadyForQuery has come. If the client gets it later, or with more in front of it, it is put
@@ -38,17 +43,18 @@ impl Session {
     ) -> bool {
         match fate {
             Fate::Capture => {
-                if let Some(HeldReady(status)) = self.held_ready.take() {
-                    self.report(upstream, status);
+                if let Some(HeldReady::ForPosition(status)) = self.held_ready {
+                    self.held_ready = None;
+                    self.end_answer(upstream, status);
                 }
                 false
             }
             Fate::Forward if self.ties_others() => {
                 if self.position_follows(upstream, status) {
-                    self.held_ready = Some(HeldReady(status));
+                    self.held_ready = Some(HeldReady::ForPosition(status));
                 } else {
                     self.share_sight(upstream);
-                    self.report(upstream, status);
+                    self.end_answer(upstream, status);
                 }
                 true
             }
@@ -65,12 +71,14 @@ impl Session {
     /// client waits for comes before it.
     fn position_follows(&self, upstream: &Upstream, status: TransactionStatus) -> bool {
         let owed = &upstream.server.owed;
-        let alone = status == TransactionStatus::Idle
+        let captures_sight = status == TransactionStatus::Transaction && self.shares_key();
+        let alone = (status == TransactionStatus::Idle || captures_sight)
             && upstream.role == Role::Primary
             && upstream.sending == upstream.receiving
             && !owed.is_mid_cycle()
             && self.inflow == Inflow::Frames;
-        let will_be_sent = upstream.footprint == Footprint::Deep
+        let will_be_sent = status == TransactionStatus::Idle
+            && upstream.footprint == Footprint::Deep
             && owed.is_empty()
             && upstream.server.wire.output.is_empty()
             && self.wants_positions();
@@ -79,15 +87,28 @@ impl Session {
 
     /// The held end of an answer, if there is one, goes out as it is: no position will come.
     pub(super) fn give_up_position(&mut self) {
-        if let Some(HeldReady(status)) = self.held_ready.take() {
+        if let Some(HeldReady::ForPosition(status)) = self.held_ready {
             let mut out = Vec::new();
             message::put_ready_for_query(&mut out, status);
-            self.client.output.extend(&out);
+            self.held_ready = None;
+            match self.shares_key() {
+                true => self.held_ready = Some(HeldReady::ForStore(out)),
+                false => self.client.output.extend(&out),
+            }
         }
     }
 
-    fn report(&mut self, upstream: &Upstream, status: TransactionStatus) {
-        let mut out = std::mem::take(&mut self.due);
+    /// The client gets the end of its answer, or will when the key store knows of it.
+    fn end_answer(&mut self, upstream: &Upstream, status: TransactionStatus) {
+        let end = self.report(upstream, status);
+        match self.shares_key() {
+            true => self.held_ready = Some(HeldReady::ForStore(end)),
+            false => self.due.extend(end),
+        }
+    }
+
+    fn report(&self, upstream: &Upstream, status: TransactionStatus) -> Vec<u8> {
+        let mut out = Vec::new();
         if self.preferences.report == Report::On {
             // A footprint that is left is one whose position is not known.
             let is_known = upstream.role == Role::Primary
@@ -100,35 +121,63 @@ impl Session {
             message::put_parameter_status(&mut out, RECEIPT, &receipt);
         }
         message::put_ready_for_query(&mut out, status);
-        self.due = out;
+        out
     }
 
     /// Node, position (a lower bound) and staleness (an upper bound) of what has just answered.
     fn receipt(&self, upstream: &Upstream) -> String {
         let topology = self.services.feed.topology();
         let node = topology.node(upstream.node);
-        let seen = node.observation();
-        let (role, staleness) = match upstream.role {
-            Role::Primary => ("primary", Some(std::time::Duration::ZERO)),
-            Role::Replica => {
-                let lsn = seen.map(|seen| seen.lsn);
-                let now = Instant::now();
-                let staleness = lsn.and_then(|lsn| topology.history.staleness(lsn, now));
-                ("replica", staleness)
-            }
+        let role = match upstream.role {
+            Role::Primary => "primary",
+            Role::Replica => "replica",
         };
-        let lsn = match (upstream.role, seen) {
-            (Role::Replica, Some(seen)) => seen.lsn.to_string(),
-            (Role::Primary, Some(seen)) => seen.lsn.max(self.floor.lsn()).to_string(),
-            (_, None) => "-".to_owned(),
+        let bounds = self.seen(upstream.node, upstream.role).bounds(&topology);
+        format!("node={} role={role} {bounds}", node.name)
+    }
+
+    /// What a node is known to show now.
+    pub(super) fn seen(&self, node: NodeIndex, role: Role) -> Seen {
+        let topology = self.services.feed.topology();
+        let seen = topology.node(node).observation().map(|seen| seen.lsn);
+        let lsn = match role {
+            Role::Replica => seen,
+            Role::Primary => seen.map(|lsn| lsn.max(self.floor.lsn())),
         };
+        Seen {
+            role,
+            lsn,
+            at: Instant::now(),
+        }
+    }
+}
+
+/// What a node was known to show at a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    role: Role,
+    /// A lower bound.
+    lsn: Option<Lsn>,
+    at: Instant,
+}
+
+impl Seen {
+    /// The position, a lower bound, and the staleness, an upper bound. What has been learned since can only
+    /// make that smaller.
+    pub fn bounds(&self, topology: &Topology) -> String {
+        let staleness = match self.role {
+            Role::Primary => Some(Duration::ZERO),
+            Role::Replica => self
+                .lsn
+                .and_then(|lsn| topology.history.staleness(lsn, self.at)),
+        };
+        let lsn = self
+            .lsn
+            .map_or_else(|| "-".to_owned(), |lsn| lsn.to_string());
         let staleness = staleness.map_or_else(
             || "-".to_owned(),
             |bound| format!("{:.3}", bound.as_secs_f64() * 1000.0),
         );
-        format!(
-            "node={} role={role} lsn={lsn} staleness_ms={staleness}",
-            node.name
-        )
+        format!("lsn={lsn} staleness_ms={staleness}")
     }
 }

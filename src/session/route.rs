@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::audit::{self, Audit};
 use super::preferences::unquoted;
+use super::report::Seen;
+use super::shared::Sight;
 use super::survey::Plan;
 use super::{LocalTransaction, Mode, Session};
 use crate::pool::Group;
@@ -30,10 +33,12 @@ pub enum Reason {
     Fresh,
     Waited,
     Anywhere,
+    /// What the session key must see nobody can tell.
+    KeyStoreAway,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 14] = [
         Reason::Write,
         Reason::PrimaryOnly,
         Reason::Transaction,
@@ -47,6 +52,7 @@ impl Reason {
         Reason::Fresh,
         Reason::Waited,
         Reason::Anywhere,
+        Reason::KeyStoreAway,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -64,6 +70,7 @@ impl Reason {
             Reason::Fresh => "fresh replica",
             Reason::Waited => "replica, after a wait",
             Reason::Anywhere => "needs no data",
+            Reason::KeyStoreAway => "the key store is away",
         }
     }
 }
@@ -75,6 +82,7 @@ pub struct LastRoute {
     pub role: Role,
     pub reason: Reason,
     pub waited: Duration,
+    pub seen: Seen,
 }
 
 /// A node that a run may go to now.
@@ -171,7 +179,8 @@ impl Session {
     }
 
     async fn read(&mut self, level: Level, plan: &Plan) -> Result<Route, Fault> {
-        let options = &self.services.options;
+        let services = Arc::clone(&self.services);
+        let options = &services.options;
         let wants = plan.wants();
         let mut max_wait = wants
             .and_then(|wants| wants.max_wait)
@@ -180,6 +189,11 @@ impl Session {
             .and_then(|wants| wants.on_lag)
             .unwrap_or(options.on_lag);
         let mut reason = Reason::Fresh;
+        if matches!(level, Level::Session | Level::Causal)
+            && self.look_up_key().await? == Sight::Away
+        {
+            return self.primary(Reason::KeyStoreAway).await;
+        }
         loop {
             match self.consider(level, plan, max_wait, on_lag) {
                 Choice::Replica(node) => {
@@ -255,7 +269,9 @@ impl Session {
         match choice {
             // What the wait is expected to take going elsewhere does not.
             Choice::Wait {
-                replica, at_most, ..
+                replica,
+                lsn,
+                at_most,
             } if on_lag == OnLag::Primary
                 && !self
                     .services
@@ -263,6 +279,9 @@ impl Session {
                     .is_worth(replica, at_most, rand::random()) =>
             {
                 self.services.metrics.not_worth_waiting();
+                if rand::random::<u64>().is_multiple_of(audit::ONE_IN) {
+                    self.audit = Some(Audit::of(&self.services.feed, replica, lsn));
+                }
                 let now = Preference {
                     max_wait: Duration::ZERO,
                     ..preference

@@ -50,6 +50,20 @@ impl Statement {
         classified.decision.class
     }
 
+    /// The same, as it was bound with values that decide what it does.
+    pub fn bound(&self, classified: Classified) -> Statement {
+        Statement {
+            id: self.id,
+            name: self.name.clone(),
+            definition: self.definition.clone(),
+            classified,
+            judged: AtomicU64::new(self.judged.load(Ordering::Relaxed)),
+            learned_write: AtomicBool::new(self.is_learned_write()),
+            shape: AtomicU64::new(self.shape.load(Ordering::Relaxed)),
+            age: self.age,
+        }
+    }
+
     /// A replica has refused it once: it goes to the primary from now on.
     pub fn is_learned_write(&self) -> bool {
         self.learned_write.load(Ordering::Relaxed)

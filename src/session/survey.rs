@@ -315,7 +315,8 @@ impl Session {
                     show: What::BindShow,
                     unknown: What::BindUnknown,
                 };
-                Ok(self.survey_use(name, plan, uses))
+                let what = self.survey_use(name, plan, uses);
+                Ok(self.with_given(what, body, plan))
             }
             frontend::DESCRIBE => match target(body).ok_or_else(|| malformed("Describe"))? {
                 Target::Portal(_) => Ok(What::DescribePortal),
@@ -401,7 +402,7 @@ impl Session {
                 return uses.unknown;
             };
             let class = statement.class(&self.services.classifier, self.names.scope());
-            self.account(&statement.classified, class, plan);
+            self.account_known(&statement.classified, statement.text(), class, plan);
             let decision = &statement.classified.decision;
             return match self.shows_ours(decision) {
                 Some(setting) => (uses.show)(setting.into()),

@@ -1,7 +1,9 @@
 //! Positions that travel: tokens that a client presents, asks for, and gets with its answers.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::shared::Sight;
 use super::survey::{Plan, Step, What};
 use super::upstream::{Footprint, Upstream};
 use super::{Services, Session};
@@ -24,6 +26,27 @@ const LEAD: Duration = Duration::from_secs(60);
 pub(super) async fn accept(services: &Services, text: &str) -> Result<Floor, Fault> {
     let position = services.options.tokens.read(text);
     let position = position.map_err(|error| invalid(&error.to_string()))?;
+    let admitted = admit(services, position).await;
+    admitted.map_err(|error| match error {
+        Inadmissible::Refused(refused) => invalid(&refused.to_string()),
+        Inadmissible::Timeline(timeline, patience) => invalid(&format!(
+            "it is of timeline {timeline}, and no primary has got that far within {patience:?}"
+        )),
+        Inadmissible::NoPrimary => unknown("no primary can be reached"),
+    })
+}
+
+/// Why a position from outside is not taken in.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Inadmissible {
+    Refused(Refused),
+    /// No primary has got to its timeline in time.
+    Timeline(Timeline, Duration),
+    NoPrimary,
+}
+
+/// The floor of a position from outside; see [`accept`].
+pub(super) async fn admit(services: &Services, position: Position) -> Result<Floor, Inadmissible> {
     let (feed, patience) = (&services.feed, services.options.failover_wait);
     let mut looked_again = false;
     loop {
@@ -42,18 +65,15 @@ pub(super) async fn accept(services: &Services, text: &str) -> Result<Floor, Fau
                     feed.seen_since(primary, Instant::now(), patience).await;
                 }
             }
-            Judgement::Refuse(refused) => return Err(invalid(&refused.to_string())),
+            Judgement::Refuse(refused) => return Err(Inadmissible::Refused(refused)),
             Judgement::Later(Unknown::Timeline(timeline)) => {
                 if !feed.timeline_within(timeline, patience).await {
-                    let reason = format!(
-                        "it is of timeline {timeline}, and no primary has got that far within {patience:?}"
-                    );
-                    return Err(invalid(&reason));
+                    return Err(Inadmissible::Timeline(timeline, patience));
                 }
             }
             Judgement::Later(Unknown::Cluster) => {
                 if feed.primary_within(patience).await.is_none() {
-                    return Err(unknown("no primary can be reached"));
+                    return Err(Inadmissible::NoPrimary);
                 }
             }
         }
@@ -82,6 +102,42 @@ pub(super) fn accept_time(services: &Services, written_at: UnixMillis) -> Result
     let mut floor = Floor::default();
     floor.raise_to_clock(UnixMillis(written_at.0.saturating_add(skew)));
     Ok(floor)
+}
+
+/// Waits for what `floor` waits for, once; true if that was nothing. Cancel safe.
+pub(super) async fn settle(
+    services: &Services,
+    floor: &mut Floor,
+    deadline: Instant,
+) -> Result<bool, Fault> {
+    let now = Instant::now();
+    let primary = {
+        let topology = services.feed.topology();
+        floor.settle(&topology, now);
+        topology.primary
+    };
+    let left = deadline.saturating_duration_since(now);
+    let feed = &services.feed;
+    let moment = match floor.pending() {
+        Pending::Nothing => return Ok(true),
+        Pending::Replica(node, moment) => {
+            let patience = left.min(services.options.max_wait);
+            if !feed.seen_since(node, just_after(moment), patience).await {
+                floor.raise_to_primary_after(moment);
+            }
+            return Ok(false);
+        }
+        Pending::Primary(moment) => just_after(moment),
+        Pending::Clock => now,
+    };
+    let seen = match primary {
+        Some(primary) => feed.seen_since(primary, moment, left).await,
+        None => feed.primary_within(left).await.is_some(),
+    };
+    match seen {
+        true => Ok(false),
+        false => Err(unknown("the primary does not answer")),
+    }
 }
 
 fn invalid(reason: &str) -> Fault {
@@ -179,37 +235,17 @@ impl Session {
             self.upstream = Some(upstream);
         }
         let deadline = Instant::now() + self.services.options.failover_wait;
+        if let Sight::Away = self.look_up_key().await? {
+            self.floor.raise_to_primary_after(Instant::now());
+        }
         loop {
             let now = Instant::now();
-            let (pending, primary) = {
-                let topology = self.services.feed.topology();
-                self.floor.settle(&topology, now);
-                self.follow_key(&topology, now);
-                (self.floor.pending(), topology.primary)
-            };
-            let left = deadline.saturating_duration_since(now);
-            let feed = &self.services.feed;
-            let moment = match pending {
-                Pending::Nothing => {
-                    self.tell_of_loss();
-                    return Ok(());
-                }
-                Pending::Replica(node, moment) => {
-                    let patience = left.min(self.services.options.max_wait);
-                    if !feed.seen_since(node, just_after(moment), patience).await {
-                        self.floor.raise_to_primary_after(moment);
-                    }
-                    continue;
-                }
-                Pending::Primary(moment) => just_after(moment),
-                Pending::Clock => now,
-            };
-            let seen = match primary {
-                Some(primary) => feed.seen_since(primary, moment, left).await,
-                None => feed.primary_within(left).await.is_some(),
-            };
-            if !seen {
-                return Err(unknown("the primary does not answer"));
+            let topology = Arc::clone(&self.services.feed.topology());
+            self.floor.settle(&topology, now);
+            self.follow_key(&topology, now);
+            if settle(&self.services, &mut self.floor, deadline).await? {
+                self.tell_of_loss();
+                return Ok(());
             }
         }
     }
@@ -224,13 +260,7 @@ impl Session {
 
     /// The token of all that this session has written and seen, as far as it is known.
     pub(super) fn token(&self) -> Option<String> {
-        let topology = self.services.feed.topology();
-        let timeline = self.floor.timeline().or(topology.timeline)?;
-        let position = Position {
-            system: topology.system?,
-            timeline,
-            lsn: self.floor.lsn(),
-        };
+        let position = self.floor.position(&self.services.feed.topology())?;
         Some(self.services.options.tokens.write(position))
     }
 

@@ -110,6 +110,7 @@ fn effect_bytes(effect: &super::Effect) -> usize {
         | Effect::Reset(name)
         | Effect::Deallocate(Some(name))
         | Effect::Execute(name)
+        | Effect::SetGiven { name, .. }
         | Effect::SetLocal { name }
         | Effect::Show(name) => name.len(),
         Effect::Prepare(prepare) => {

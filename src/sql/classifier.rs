@@ -26,6 +26,16 @@ pub struct Classified {
     pub edition: u64,
 }
 
+impl Classified {
+    /// The same with another decision.
+    pub fn with(&self, decision: Arc<Decision>) -> Classified {
+        Classified {
+            decision,
+            ..self.clone()
+        }
+    }
+}
+
 /// One statement that was found to be a write by running it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Learned {

@@ -250,7 +250,10 @@ pub(super) fn with_session_calls(text: &[u8], tokens: &[Token], mut part: Part) 
             Some(Verdict::Session) if name == "set_config" => {
                 // Only a query of nothing but known settings has them as effects.
                 let assigns = |effect: &Effect| {
-                    matches!(effect, Effect::Set { .. } | Effect::SetLocal { .. })
+                    matches!(
+                        effect,
+                        Effect::Set { .. } | Effect::SetGiven { .. } | Effect::SetLocal { .. }
+                    )
                 };
                 let is_followed = part.class == Class::Anywhere || part.effects.iter().any(assigns);
                 if is_followed || is_local_set_config(text, tokens, index) {

@@ -15,6 +15,8 @@ pub struct Lists {
     pub write_functions: Patterns,
     /// Read on the primary only.
     pub primary_tables: Patterns,
+    /// Tables that profiles name, so that what reads them counts as them.
+    pub profiled_tables: Patterns,
     /// May be read on a replica, whatever they are made of; the former wins.
     pub replica_tables: Patterns,
 }

@@ -128,6 +128,9 @@ pub enum Effect {
     },
     /// SET LOCAL, `set_config(.., .., true)`: gone with the transaction.
     SetLocal { name: Box<str> },
+    /// `set_config('causeway...', $1, false)`: a SET whose value comes with Bind, in this parameter,
+    /// counted from 1.
+    SetGiven { name: Box<str>, parameter: u16 },
     /// RESET name.
     Reset(Box<str>),
     /// RESET ALL.

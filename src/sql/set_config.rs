@@ -47,8 +47,8 @@ pub(super) fn lone_set_config(mut reader: Reader) -> Option<Part> {
 enum Argument {
     Known(String),
     Null,
-    /// A parameter: its value comes with Bind.
-    Unknown,
+    /// A parameter: its value comes with Bind. None is one that cannot be.
+    Given(Option<u16>),
 }
 
 fn argument(reader: &mut Reader) -> Option<Argument> {
@@ -56,10 +56,14 @@ fn argument(reader: &mut Reader) -> Option<Argument> {
         Argument::Known(value)
     } else if reader.accept("NULL") {
         Argument::Null
-    } else if reader.next()?.kind == Kind::Parameter {
-        Argument::Unknown
     } else {
-        return None;
+        let token = reader.next()?;
+        if token.kind != Kind::Parameter {
+            return None;
+        }
+        let number = reader.source(token).strip_prefix(b"$");
+        let number = number.and_then(|digits| std::str::from_utf8(digits).ok());
+        Argument::Given(number.and_then(|digits| digits.parse().ok()))
     };
     if reader.accept_sign("::") && !reader.accept_any(&["TEXT", "VARCHAR"]) {
         return None;
@@ -98,6 +102,17 @@ fn set_config_call(reader: &mut Reader) -> Option<Option<Effect>> {
                 reader::quote_literal(&value)
             };
             Some(Some(assignment_effect(&name, Some(value), Scope::Session)))
+        }
+        // The session reads the value itself.
+        (Argument::Known(name), Argument::Given(Some(parameter)), false) => {
+            let name = valid_name(name)?;
+            let ours = name.starts_with("causeway.") && parameter > 0;
+            ours.then(|| {
+                Some(Effect::SetGiven {
+                    name: name.into(),
+                    parameter,
+                })
+            })
         }
         (Argument::Known(name), Argument::Null, false) => Some(Some(assignment_effect(
             &valid_name(name)?,

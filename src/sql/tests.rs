@@ -517,6 +517,13 @@ fn settings() {
         ("DISCARD PLANS", Effect::Discard(DiscardKind::Plans)),
         ("DEALLOCATE p", Effect::Deallocate(Some("p".into()))),
         ("DEALLOCATE PREPARE ALL", Effect::Deallocate(None)),
+        (
+            "SELECT set_config('causeway.token', $2::text, false)",
+            Effect::SetGiven {
+                name: "causeway.token".into(),
+                parameter: 2,
+            },
+        ),
         ("SELECT set_config('x', 'y', false)", set("x", "'y'")),
         (
             "SELECT pg_catalog.set_config('search_path'::text, '', false) AS a",
@@ -608,6 +615,9 @@ fn settings_that_cannot_be_followed_pin() {
             "SET TIME ZONE INTERVAL '5' HOUR",
             "SELECT set_config('x', $1, false)",
             "SELECT set_config($1, 'y', false)",
+            "SELECT set_config('causeway.token', $0, false)",
+            "SELECT set_config('causeway.token', $70000, false)",
+            "SELECT set_config('causeway.token', $1::int, false)",
             "SELECT set_config('x', 'y', $1)",
             "SELECT set_config('x', a, false) FROM t",
             "SELECT set_config('x', 'y', false) FROM t",

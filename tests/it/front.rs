@@ -72,7 +72,8 @@ impl Front {
         }
     }
 
-    async fn metrics(&self) -> String {
+    /// Needs `config.admin`.
+    pub async fn metrics(&self) -> String {
         let address = self.running.admin_addr().expect("config.admin");
         let mut tcp = TcpStream::connect(address).await.unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";

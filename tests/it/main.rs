@@ -29,6 +29,7 @@ mod readme;
 mod replication;
 mod sequences;
 mod settings;
+mod shared_keys;
 mod soak;
 mod startup;
 mod streaming;

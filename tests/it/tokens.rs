@@ -81,6 +81,84 @@ fn position(token: &str) -> Vec<&str> {
     token.split('.').take(4).collect()
 }
 
+/// Drivers that bind all values do not pin their sessions by it.
+#[tokio::test]
+async fn a_token_may_be_bound_as_a_parameter() {
+    let front = behind().await;
+    let token = write(&front.client().await).await;
+    let client = front.client().await;
+    read_on_replica(&client, COUNT, "1").await;
+    let set = "SELECT set_config('causeway.token', $1, false)";
+    let said: String = client.query_one(set, &[&token]).await.unwrap().get(0);
+    assert_eq!(said, token);
+    assert_eq!(ask(&client, COUNT).await, "2");
+    assert_eq!(ask(&client, "SHOW causeway.pin").await, "");
+    let shown = ask(&client, "SHOW causeway.token").await;
+    assert_eq!(position(&shown), position(&token));
+    // Prepared once, it takes another value each time; a wrong one is refused.
+    let set = client.prepare(set).await.unwrap();
+    client.query_one(&set, &[&""]).await.unwrap();
+    let wrong = client.query_one(&set, &[&"c1.1.1.0-0"]).await.unwrap_err();
+    assert_eq!(code(&wrong), "22023");
+    client.query_one(&set, &[&token]).await.unwrap();
+
+    let level = "SELECT set_config('causeway.consistency', $1, false) AS level";
+    client.query_one(level, &[&"eventual"]).await.unwrap();
+    assert_eq!(ask(&client, "SHOW causeway.consistency").await, "eventual");
+    assert_eq!(ask(&client, COUNT).await, "1");
+    let wrong = client.query_one(level, &[&"sesion"]).await.unwrap_err();
+    assert_eq!(code(&wrong), "22023");
+    client.query_one(level, &[&None::<&str>]).await.unwrap();
+    assert_eq!(ask(&client, "SHOW causeway.consistency").await, "session");
+    assert_eq!(ask(&client, COUNT).await, "2");
+    // In a transaction that is rolled back a setting is taken back, a token is not.
+    client.batch_execute("BEGIN").await.unwrap();
+    client.query_one(level, &[&"eventual"]).await.unwrap();
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(ask(&client, "SHOW causeway.consistency").await, "session");
+    // Declared as something else it is not understood, and says so.
+    let strange = "SELECT set_config('causeway.session_key', $1, false)";
+    let oid = [tokio_postgres::types::Type::BPCHAR];
+    if let Ok(statement) = client.prepare_typed(strange, &oid).await {
+        let refused = client.query_one(&statement, &[&"a"]).await.unwrap_err();
+        assert_eq!(code(&refused), "22023");
+    }
+    assert_eq!(ask(&client, "SHOW causeway.pin").await, "");
+    let other = front.client().await;
+    let left = "SELECT coalesce(current_setting('causeway.token', true), '')";
+    assert_eq!(ask(&other, left).await, "");
+}
+
+/// The position is at least what was written, and staleness has a bound.
+#[tokio::test]
+async fn the_last_route_tells_position_and_staleness() {
+    let front = Front::small().await;
+    let client = front.client().await;
+    client
+        .batch_execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")
+        .await
+        .unwrap();
+    until_known(&client, "t").await;
+    let token = ask(&client, "SHOW causeway.token").await;
+    let written = position(&token)[3].replace('-', "/");
+    read_on_replica(&client, COUNT, "1").await;
+    let route = ask(&client, "SHOW causeway.last_route").await;
+    let part = |name: &str| {
+        let (_, rest) = route.split_once(&format!(" {name}=")).expect(name);
+        rest.split(' ').next().unwrap().to_owned()
+    };
+    let lsn = |text: &str| text.parse::<causeway::routing::Lsn>().unwrap();
+    assert!(lsn(&part("lsn")) >= lsn(&written), "{route}, {token}");
+    assert!(
+        part("staleness_ms").parse::<f64>().unwrap() >= 0.0,
+        "{route}"
+    );
+    let strong = "SELECT count(*) FROM t /* causeway.consistency='strong' */";
+    ask(&client, strong).await;
+    let route = ask(&client, "SHOW causeway.last_route").await;
+    assert!(route.contains(" staleness_ms=0.000 "), "{route}");
+}
+
 #[tokio::test]
 async fn tokens_merge_and_the_larger_wins() {
     let front = behind().await;
