@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::floor::{Bound, Floor};
+use super::history::Sample;
 use super::lsn::Lsn;
 use super::topology::{NodeSet, Topology};
 
@@ -81,6 +82,8 @@ pub fn gate(need: &ReadNeed<'_>, topology: &Topology, now: Instant) -> Verdict {
     }
     let mut fresh = NodeSet::EMPTY;
     let mut behind = NodeSet::EMPTY;
+    let mut lsn = need.floor.lsn();
+    let newest = topology.history.newest();
     // Of the replicas that could be used: why not, whichever was last.
     let mut refused = None;
     for replica in topology.replicas() {
@@ -109,16 +112,21 @@ pub fn gate(need: &ReadNeed<'_>, topology: &Topology, now: Instant) -> Verdict {
                     fresh = fresh.with(replica.index);
                 } else {
                     refused = Some(PrimaryReason::Lag);
+                    // It is young when it has reached what the primary was seen at lately.
+                    let helps = |newest: &Sample| {
+                        let age = now.saturating_duration_since(newest.started);
+                        seen.lsn < newest.lsn && max_staleness.is_some_and(|limit| age <= limit)
+                    };
+                    if let Some(newest) = newest.filter(helps) {
+                        behind = behind.with(replica.index);
+                        lsn = newest.lsn;
+                    }
                 }
             }
         }
     }
     if !fresh.is_empty() || !behind.is_empty() {
-        Verdict::Replicas {
-            fresh,
-            behind,
-            lsn: need.floor.lsn(),
-        }
+        Verdict::Replicas { fresh, behind, lsn }
     } else {
         Verdict::Primary(refused.unwrap_or(PrimaryReason::NoReplica))
     }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use causeway::config::{Consistency, OnLag, ProfileConfig};
 use causeway::lab::Lab;
+use tokio_postgres::Client;
 
-use crate::front::{Front, ask, try_ask, until, until_known};
+use crate::front::{ANYWHERE, Front, PATIENCE, ask, try_ask, until, until_known};
 
 /// One replica beside the Causeway, with all there is and then no more.
 async fn standing_still(change: impl FnOnce(&mut causeway::config::Config)) -> Front {
@@ -60,7 +62,7 @@ async fn lag_moves_only_so_many_reads_to_the_primary() {
 /// A replica that never gets there is no longer waited for, and is again when it has caught up.
 #[tokio::test(flavor = "multi_thread")]
 async fn waits_in_vain_are_given_up() {
-    let front = standing_still(|_| {}).await;
+    let front = standing_still(|config| config.admin = Some(ANYWHERE)).await;
     let client = front.client().await;
     let waited = async || -> f64 {
         client
@@ -81,6 +83,25 @@ async fn waits_in_vain_are_given_up() {
     println!("{early} of the first 10 reads waited, {late} of the last 50");
     assert!(early >= 3, "{waits:?}");
     assert!(late <= 25, "{waits:?}");
+    // Some of those that did not wait were followed up, and were right: the replica never got there.
+    let decisions = async |labels: &str| -> f64 {
+        let metrics = front.metrics().await;
+        let sample = format!("causeway_decisions_total{{{labels}}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&sample));
+        line.map_or(0.0, |count| count.parse().unwrap())
+    };
+    let mut rounds = 0;
+    while decisions(r#"decision="go",outcome="right""#).await < 3.0 {
+        waited().await;
+        rounds += 1;
+        assert!(rounds < 500, "nobody is followed up");
+    }
+    assert!(decisions(r#"decision="wait",outcome="wrong""#).await >= 3.0);
+    let metrics = front.metrics().await;
+    assert!(
+        metrics.contains(r#"causeway_wait_seconds_bucket{le="0.02"}"#),
+        "{metrics}"
+    );
     front.lab.node("eu-west").resume_replay().await.unwrap();
     let near = async || {
         client
@@ -95,5 +116,118 @@ async fn waits_in_vain_are_given_up() {
     while !near().await {
         rounds += 1;
         assert!(rounds < 500, "the replica is never waited for again");
+    }
+}
+
+/// A connection's policy, by what it calls itself.
+fn policy(name: &str, on_lag: OnLag, max_wait: Duration) -> ProfileConfig {
+    ProfileConfig {
+        name: name.to_owned(),
+        databases: Vec::new(),
+        users: Vec::new(),
+        applications: vec![name.to_owned()],
+        tables: Vec::new(),
+        consistency: Consistency::Session,
+        max_staleness: None,
+        max_wait: Some(max_wait),
+        on_lag: Some(on_lag),
+        enforced: false,
+    }
+}
+
+/// Every policy at every level, with a replica that stands still behind what the client has written.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_policy_does_at_each_level_what_it_says() {
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(30);
+    let policies = [
+        ("goes", OnLag::Primary, LONG),
+        ("goes-at-once", OnLag::Primary, Duration::ZERO),
+        ("waits", OnLag::Wait, SHORT),
+        ("waits-not", OnLag::Wait, Duration::ZERO),
+        ("waits-long", OnLag::Wait, LONG),
+        ("fails", OnLag::Error, SHORT),
+        ("fails-at-once", OnLag::Error, Duration::ZERO),
+        ("fails-late", OnLag::Error, LONG),
+    ];
+    let front = standing_still(|config| {
+        let profile = |(name, on_lag, max_wait)| policy(name, on_lag, max_wait);
+        config.profiles = policies.map(profile).into();
+    });
+    let front = front.await;
+    let connect = async |name: &str| -> Client {
+        let client = front.try_client(|config| {
+            config.application_name(name);
+        });
+        let client = client.await.unwrap();
+        client
+            .batch_execute("INSERT INTO t VALUES (1)")
+            .await
+            .unwrap();
+        client
+    };
+    let reason = async |client: &Client, hints: &str| -> String {
+        let read = format!("SELECT count(*) FROM t /* {hints} */");
+        match try_ask(client, &read).await {
+            Err(code) => code,
+            Ok(_) => {
+                let route = ask(client, "SHOW causeway.last_route").await;
+                let (_, rest) = route.split_once("reason=\"").expect("a reason");
+                rest.split('"').next().unwrap_or_default().to_owned()
+            }
+        }
+    };
+    let level = |level: &str| format!("causeway.consistency='{level}'");
+    let old = format!("{}, causeway.max_staleness='2s'", level("eventual"));
+    let young = format!("{}, causeway.max_staleness='1h'", level("eventual"));
+    // The replica stands still for so long that it is too old.
+    let goes = connect("goes").await;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while reason(&goes, &old).await != "replicas lag" {
+        assert!(std::time::Instant::now() < deadline, "it never grows old");
+    }
+    for (name, lags) in [
+        ("goes", "replicas lag"),
+        ("goes-at-once", "replicas lag"),
+        ("waits", "replicas lag"),
+        ("waits-not", "replicas lag"),
+        ("fails", "55000"),
+        ("fails-at-once", "55000"),
+    ] {
+        let client = connect(name).await;
+        let table = [
+            (level("strong"), "strong consistency"),
+            (level("session"), lags),
+            (level("causal"), lags),
+            (level("eventual"), "fresh replica"),
+            (young.clone(), "fresh replica"),
+            (old.clone(), lags),
+        ];
+        for (hints, expected) in table {
+            assert_eq!(reason(&client, &hints).await, expected, "{name}, {hints}");
+        }
+    }
+    // Who may wait long enough gets the replica's answer.
+    let replica = front.lab.node("eu-west");
+    for (name, hints) in [
+        ("waits-long", level("session")),
+        ("waits-long", old.clone()),
+        ("fails-late", level("causal")),
+        ("fails-late", old.clone()),
+    ] {
+        let client = connect(name).await;
+        while reason(&goes, &old).await != "replicas lag" {
+            assert!(std::time::Instant::now() < deadline + PATIENCE, "not old");
+        }
+        let (reason, resumed) = tokio::join!(reason(&client, &hints), replica.resume_replay());
+        resumed.unwrap();
+        assert!(
+            ["replica, after a wait", "fresh replica"].contains(&&*reason),
+            "{name}, {hints}: {reason}"
+        );
+        replica.pause_replay().await.unwrap();
+        goes.batch_execute("INSERT INTO t VALUES (1)")
+            .await
+            .unwrap();
     }
 }

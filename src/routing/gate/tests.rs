@@ -69,8 +69,8 @@ fn each_level_lets_through_whom_it_may() {
         (eventual(None), ahead, replicas(&[A, B], &[], 101)),
         (eventual(None), unknown, replicas(&[A, B], &[], 0)),
         (eventual(Some(60)), ahead, replicas(&[A, B], &[], 101)),
-        (eventual(Some(59)), ahead, replicas(&[A], &[], 101)),
-        (eventual(Some(10)), ahead, replicas(&[A], &[], 101)),
+        (eventual(Some(59)), ahead, replicas(&[A], &[B], 100)),
+        (eventual(Some(10)), ahead, replicas(&[A], &[B], 100)),
         (eventual(Some(9)), ahead, Verdict::Primary(Lag)),
     ];
     for (level, floor, expected) in table {
