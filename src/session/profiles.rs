@@ -254,7 +254,9 @@ pub struct TableGlob {
 }
 
 impl TableGlob {
+    /// Names in a statement's text are known by their bytes, so the pattern is taken by its bytes too.
     pub fn new(pattern: &str) -> TableGlob {
+        let pattern: String = pattern.bytes().map(char::from).collect();
         match pattern.split_once('.') {
             Some((schema, name)) => TableGlob {
                 schema: Some(Glob::new(schema)),
@@ -262,7 +264,7 @@ impl TableGlob {
             },
             None => TableGlob {
                 schema: None,
-                name: Glob::new(pattern),
+                name: Glob::new(&pattern),
             },
         }
     }

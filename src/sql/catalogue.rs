@@ -7,6 +7,7 @@
 //! direction of the edges: a view has the verdict of the functions it calls, a table of the types
 //! of its columns, an operator of its function (`spread`).
 
+mod below;
 mod rows;
 mod spread;
 #[cfg(test)]
@@ -15,7 +16,9 @@ mod words;
 
 use hashbrown::HashMap;
 
+use super::Relation;
 use super::lists::Lists;
+use below::Below;
 pub use rows::{Edge, Kind, Nature, Object, ObjectId, Rows};
 
 /// What using a thing means for where a statement may run, weakest first.
@@ -39,6 +42,8 @@ pub struct Catalogue {
     relations: Names,
     /// Functions that `value.name` may call: of one argument, and no plain reads.
     attributes: HashMap<Box<str>, Finding>,
+    /// The profiled tables that views and functions read.
+    below: Below,
     /// Where anything at all may call what writes: an implicit cast between built-in types.
     everything: Finding,
 }
@@ -53,6 +58,7 @@ impl Catalogue {
             has_unsafe_types: false,
             relations: Names::default(),
             attributes: HashMap::new(),
+            below: Below::new(rows, lists),
             everything: Finding::Reads,
         };
         for (object, finding) in rows.objects.iter().zip(findings) {
@@ -104,6 +110,16 @@ impl Catalogue {
     /// What reading the relation does.
     pub fn relation(&self, schema: Option<&str>, name: &str) -> Option<&Finding> {
         self.relations.get(schema, name)
+    }
+
+    /// The tables with profiles below a relation: it counts as each of them too.
+    pub fn below_relation(&self, schema: Option<&str>, name: &str) -> &[Relation] {
+        self.below.relation(schema, name)
+    }
+
+    /// The tables with profiles that a function reads.
+    pub fn below_function(&self, schema: Option<&str>, name: &str) -> &[Relation] {
+        self.below.function(schema, name)
     }
 
     /// A function that `value.name` may call, if it does more than to read.

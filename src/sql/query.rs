@@ -54,7 +54,12 @@ pub(super) fn read_of_relation(rules: &Rules, path: &[String]) -> Part {
     let path: Vec<String> = path.iter().map(|name| letters(name.as_bytes())).collect();
     match rules.relation(&path) {
         Finding::Reads => {
-            Part::new(Class::Read, "it only reads").reading(relation(&path).into_iter().collect())
+            let mut relations: Vec<Relation> = relation(&path).into_iter().collect();
+            if let (Some(catalogue), Some((name, schemas))) = (rules.catalogue, path.split_last()) {
+                let schema = schemas.last().map(String::as_str);
+                relations.extend_from_slice(catalogue.below_relation(schema, name));
+            }
+            Part::new(Class::Read, "it only reads").reading(relations)
         }
         Finding::Primary(reason) => Part::new(Class::PrimaryRead, reason),
         Finding::Writes(reason) => Part::write(reason),

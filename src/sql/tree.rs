@@ -392,6 +392,11 @@ impl<'a> Walk<'a> {
         if let Some(relation) = relation(path).filter(|found| !self.relations.contains(found)) {
             self.relations.push(relation);
         }
+        if let (Some(catalogue), Some((name, schemas))) = (self.rules.catalogue, path.split_last())
+        {
+            let schema = schemas.last().map(String::as_str);
+            self.reads(catalogue.below_relation(schema, name));
+        }
         if let [name] = path
             && self.with_names.contains(name)
             && let Some(catalogue) = self.rules.catalogue
@@ -403,6 +408,14 @@ impl<'a> Walk<'a> {
         self.found(finding)
     }
 
+    fn reads(&mut self, tables: &[Relation]) {
+        for table in tables {
+            if !self.relations.contains(table) {
+                self.relations.push(table.clone());
+            }
+        }
+    }
+
     /// A call by this name.
     pub fn call(&mut self, name: &ObjectName) -> Seen {
         let path = path(name)?;
@@ -411,6 +424,11 @@ impl<'a> Walk<'a> {
             && name == "array"
         {
             return Ok(());
+        }
+        if let (Some(catalogue), Some((name, schemas))) = (self.rules.catalogue, path.split_last())
+        {
+            let schema = schemas.last().map(String::as_str);
+            self.reads(catalogue.below_function(schema, name));
         }
         let finding = self.rules.function(&path);
         self.found(finding)

@@ -6,7 +6,7 @@ use causeway::config::{Consistency, OnLag, ProfileConfig};
 use causeway::lab::Lab;
 use tokio_postgres::Client;
 
-use crate::front::{Front, ask, try_ask, until_known};
+use crate::front::{Front, PATIENCE, ask, try_ask, until_known};
 
 fn profile(name: &str, tables: &[&str], consistency: Consistency) -> ProfileConfig {
     ProfileConfig {
@@ -42,6 +42,10 @@ async fn front() -> Front {
                 ..profile("payments", &["payment*"], Consistency::Strong)
             },
             profile("products", &["product*"], Consistency::Eventual),
+            ProfileConfig {
+                enforced: true,
+                ..profile("accented", &["caf\u{e9}s"], Consistency::Strong)
+            },
             profile("audit", &["audit.*"], Consistency::Strong),
             reports,
         ];
@@ -49,7 +53,13 @@ async fn front() -> Front {
     let front = front.await;
     let client = front.client().await;
     let make = "CREATE SCHEMA audit; CREATE TABLE payments (a int); CREATE TABLE products (a int);
-        CREATE TABLE product_names (a int); CREATE TABLE audit.entries (a int); CREATE TABLE other (a int)";
+        CREATE TABLE product_names (a int); CREATE TABLE audit.entries (a int); CREATE TABLE other (a int);
+        CREATE TABLE caf\u{e9}s (a int); CREATE VIEW ways AS SELECT * FROM payments;
+        CREATE VIEW ways_of_ways AS SELECT * FROM ways WHERE a > 0;
+        CREATE FUNCTION total() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM ways_of_ways';
+        CREATE VIEW of_function AS SELECT total() AS total; CREATE VIEW mutable AS SELECT * FROM product_names;
+        CREATE FUNCTION harmless() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM product_names';
+        CREATE SCHEMA hidden; CREATE VIEW hidden.elsewhere AS SELECT * FROM payments";
     client.batch_execute(make).await.unwrap();
     until_known(&client, "other").await;
     front.lab.wait_caught_up("eu-west").await.unwrap();
@@ -88,6 +98,29 @@ async fn tables_decide_and_the_strictest_wins() {
             true,
         ),
         ("TABLE payments; SELECT 1", true),
+        // By whatever name, and below whatever.
+        ("SELECT count(*) FROM PAYMENTS", true),
+        ("SELECT count(*) FROM \"payments\"", true),
+        ("SELECT count(*) FROM U&\"p\\0061yments\"", true),
+        ("SELECT count(*) FROM app.public.payments", true),
+        ("SELECT count(*) FROM ONLY payments AS products", true),
+        (
+            "SELECT count(*) FROM (SELECT * FROM payments) AS products",
+            true,
+        ),
+        (
+            "WITH products AS (SELECT * FROM payments) SELECT count(*) FROM products",
+            true,
+        ),
+        ("SELECT count(*) FROM caf\u{e9}s", true),
+        ("SELECT count(*) FROM ways", true),
+        ("SELECT count(*) FROM ways_of_ways", true),
+        ("SELECT count(*) FROM hidden.elsewhere", true),
+        ("SELECT total()", true),
+        ("SELECT count(*) FROM products WHERE total() > 0", true),
+        ("SELECT * FROM of_function", true),
+        ("SELECT harmless()", false),
+        ("SELECT count(*) FROM mutable", false),
     ];
     for (sql, strict) in table {
         if sql.contains("TABLE payments;") {
@@ -153,9 +186,54 @@ async fn a_comment_comes_before_set_before_a_startup_option_before_profiles() {
             .await
             .unwrap();
         let commented = format!("{payments} /* causeway.consistency='eventual' */");
-        for sql in [payments, &commented] {
+        let below = "SELECT count(*) FROM ways_of_ways /* causeway.consistency='eventual' */";
+        let called = "SELECT total() /* causeway.consistency='eventual' */";
+        for sql in [payments, &commented, below, called] {
             assert!(is_strict(client, sql).await, "{sql}");
         }
+        // The search path is the server's: a name that may be it counts as it.
+        client
+            .batch_execute("SET search_path = hidden, public")
+            .await
+            .unwrap();
+        assert!(is_strict(client, "SELECT count(*) FROM elsewhere").await);
+        let bound = "SELECT set_config('causeway.consistency', $1, false)";
+        client.query_one(bound, &[&"eventual"]).await.unwrap();
+        assert!(is_strict(client, payments).await, "a bound value");
+        client
+            .batch_execute("PREPARE p AS SELECT count(*) FROM ways")
+            .await
+            .unwrap();
+        assert!(is_strict(client, "EXECUTE p").await, "PREPARE");
+    }
+}
+
+/// What a view reads may change under a statement that was prepared before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_statement_follows_its_view() {
+    let front = front().await;
+    front.lab.node("eu-west").resume_replay().await.unwrap();
+    let client = front.client().await;
+    let read = client
+        .prepare("SELECT count(*) FROM mutable")
+        .await
+        .unwrap();
+    client.query_one(&read, &[]).await.unwrap();
+    let route = ask(&client, "SHOW causeway.last_route").await;
+    assert!(!route.contains("strong consistency"), "{route}");
+    let past = front.admin().await;
+    let replace = "CREATE OR REPLACE VIEW mutable AS SELECT * FROM payments";
+    past.batch_execute(replace).await.unwrap();
+    // It was changed past the proxy; DDL through it has the catalogue read at once.
+    client.batch_execute("CREATE TABLE nudge ()").await.unwrap();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        client.query_one(&read, &[]).await.unwrap();
+        let route = ask(&client, "SHOW causeway.last_route").await;
+        if route.contains("strong consistency") {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "never: {route}");
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn findings(rows: &Rows, lists: &Lists) -> Vec<Finding> {
             false => by_itself(object, lists),
         })
         .collect();
-    let users = users_of(rows, &trusted);
+    let users = users_of(rows, &trusted, Texts::OfReads);
     for strength in [writes, primary] {
         let mut queue: Vec<usize> = (0..objects.len())
             .filter(|place| {
@@ -177,8 +177,16 @@ fn by_text(object: &Object) -> Finding {
     worst
 }
 
+/// Which functions' texts are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Texts {
+    /// What is volatile writes already.
+    OfReads,
+    All,
+}
+
 /// For each object the places of those that use it: by the edges, and by the names in their texts.
-fn users_of(rows: &Rows, trusted: &[bool]) -> Vec<Vec<usize>> {
+pub(super) fn users_of(rows: &Rows, trusted: &[bool], texts: Texts) -> Vec<Vec<usize>> {
     let place_of: HashMap<_, usize> = rows
         .objects
         .iter()
@@ -208,8 +216,9 @@ fn users_of(rows: &Rows, trusted: &[bool]) -> Vec<Vec<usize>> {
     }
     let named = Named::new(&rows.objects);
     for (user, object) in rows.objects.iter().enumerate() {
-        // What is volatile writes already; a view's edges are known.
-        if object.id.kind == Kind::Function && object.nature == Nature::Plain {
+        // A view's edges are known.
+        let counts = texts == Texts::All || object.nature == Nature::Plain;
+        if object.id.kind == Kind::Function && counts {
             named.in_text(&object.text, |used| add(used, user));
         }
     }

@@ -229,6 +229,7 @@ fn what_the_operator_lists_wins_and_spreads() {
         write_functions: patterns(&["declared", "upp?r"]),
         primary_tables: patterns(&["*audit_log", "app.unqualified"]),
         replica_tables: patterns(&["far*"]),
+        ..Lists::default()
     };
     maker.classes(
         lists,
@@ -246,6 +247,43 @@ fn what_the_operator_lists_wins_and_spreads() {
             ("SELECT * FROM far_audit_log", PrimaryRead),
         ],
     );
+}
+
+/// However far below, through views and functions, whatever may run where.
+#[test]
+fn what_reads_a_profiled_table_counts_as_it() {
+    let mut maker = Maker::default();
+    let secret = maker.relation("secret", Nature::Plain, "");
+    let open = maker.relation("open", Nature::Plain, "");
+    let view = maker.relation("view", Nature::Plain, "");
+    maker.edge(view, secret);
+    maker.edge(view, open);
+    let above = maker.relation("above", Nature::Plain, "");
+    maker.edge(above, view);
+    maker.function("counts", "SELECT count(*) FROM above");
+    maker.function("harmless", "SELECT count(*) FROM open");
+    let lists = Lists {
+        profiled_tables: Patterns::new(&["public.sec*".to_owned()]),
+        ..Lists::default()
+    };
+    let scope = Scope::with(Catalogue::new(&maker.0, &lists));
+    let classifier = Classifier::new(1 << 20, &[]);
+    let table = [
+        ("SELECT * FROM secret", true),
+        ("SELECT * FROM open", false),
+        ("SELECT * FROM view", true),
+        ("TABLE public.above", true),
+        ("SELECT * FROM open WHERE 1 < counts()", true),
+        ("SELECT public.counts()", true),
+        ("SELECT * FROM harmless()", false),
+        ("SELECT * FROM open, LATERAL (SELECT counts()) AS x", true),
+        ("COPY above TO STDOUT", true),
+    ];
+    for (text, expected) in table {
+        let decision = classifier.classify_in(&scope, text.as_bytes()).decision;
+        let counts = decision.relations.iter().any(|it| &*it.name == "secret");
+        assert_eq!(counts, expected, "{text}: {:?}", decision.relations);
+    }
 }
 
 #[test]
