@@ -75,7 +75,7 @@ fn explain(flags: &ExplainFlags) -> anyhow::Result<ExitCode> {
         (None, sql) => sql.clone().unwrap_or_default().into_bytes(),
     };
     let routing = &config.routing;
-    let classifier = Classifier::with_lists(routing.statement_cache_size, lists(routing));
+    let classifier = Classifier::with_lists(routing.statement_cache_size, lists(&config));
     let told = match flags.file {
         Some(_) => explain::explain_each(&classifier, &scope, &text),
         None => explain::explain_text(&classifier, &scope, &text),

@@ -190,7 +190,7 @@ impl Applied {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     No,
-    /// The search path decides.
+    /// The search path decides, or letters that are not told apart.
     Possible,
     Certain,
 }
@@ -246,6 +246,9 @@ fn any(globs: &[Glob], name: &str) -> bool {
     globs.iter().any(|glob| glob.fits(name))
 }
 
+/// How a name's bytes beyond ASCII come.
+const BEYOND_ASCII: char = '\u{ff}';
+
 /// `name`, in whatever schema, or `schema.name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableGlob {
@@ -254,9 +257,14 @@ pub struct TableGlob {
 }
 
 impl TableGlob {
-    /// Names in a statement's text are known by their bytes, so the pattern is taken by its bytes too.
+    /// Of names in a statement's text each byte beyond ASCII is this letter, whatever it is: so it is in the
+    /// pattern, which then fits other names too.
     pub fn new(pattern: &str) -> TableGlob {
-        let pattern: String = pattern.bytes().map(char::from).collect();
+        let letter = |byte: u8| match byte.is_ascii() {
+            true => char::from(byte),
+            false => BEYOND_ASCII,
+        };
+        let pattern: String = pattern.bytes().map(letter).collect();
         match pattern.split_once('.') {
             Some((schema, name)) => TableGlob {
                 schema: Some(Glob::new(schema)),
@@ -273,12 +281,18 @@ impl TableGlob {
         if !self.name.fits(&table.name) {
             return Fit::No;
         }
+        let schema = self.schema.iter();
+        let mut letters = schema.chain([&self.name]).flat_map(|glob| glob.0.iter());
+        let certain = match letters.any(|letter| *letter == BEYOND_ASCII) {
+            true => Fit::Possible,
+            false => Fit::Certain,
+        };
         match (&self.schema, &table.schema) {
-            (None, _) => Fit::Certain,
+            (None, _) => certain,
             // Else every name without a schema might be its.
             (Some(_), None) if self.name.fits_all() => Fit::No,
             (Some(_), None) => Fit::Possible,
-            (Some(wanted), Some(schema)) if wanted.fits(schema) => Fit::Certain,
+            (Some(wanted), Some(schema)) if wanted.fits(schema) => certain,
             (Some(_), Some(_)) => Fit::No,
         }
     }
@@ -426,6 +440,25 @@ mod tests {
                 wants, expected,
                 "{connection:?}, {of_table:?}, asked {level:?}"
             );
+        }
+    }
+
+    /// Bytes beyond ASCII are not told apart: a pattern with some makes statements stricter, never laxer.
+    #[test]
+    fn a_pattern_beyond_ascii_is_no_laxer() {
+        let profiles = Profiles(vec![
+            profile(&["caf\u{e9}s"], Level::Strong, Force::Enforced),
+            profile(&["s\u{f6}\u{df}*"], EVENTUAL(60), Force::Default),
+        ]);
+        let applied = Arc::new(profiles).of("app", "app").unwrap();
+        let cases = [
+            ("caf\u{ff}\u{ff}s", Level::Strong),
+            ("cafes", Level::Session),
+            ("s\u{ff}\u{ff}\u{ff}\u{ff}e", Level::Session),
+        ];
+        for (name, expected) in cases {
+            let wants = applied.wants(&tables(&[name]), &asked(None));
+            assert_eq!(wants.level, expected, "{name}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use causeway::app::{Causeway, Running, StartError};
-use causeway::config::{Config, NodeConfig};
+use causeway::config::{Config, KeyStoreConfig, NodeConfig};
 use causeway::lab::{APP_DATABASE, APP_USER, Lab, Mode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -209,8 +209,13 @@ async fn metrics_and_status_tell_what_clients_did() {
 async fn every_metric_is_documented_and_no_other() {
     let lab = Lab::small().await.unwrap();
     let (running, admin) = start(&lab).await;
-    // The first client makes the pools.
+    // The first client makes the pools; the key store need not be there.
     let _client = connect(&running).await;
+    let sharing = Causeway::start(Config {
+        key_store: Some(KeyStoreConfig::new("redis://127.0.0.1:1")),
+        ..config(&lab, "us-east")
+    });
+    let _sharing = sharing.await.unwrap();
     let metrics = get(admin, "/metrics").await.body;
     let rendered = types(&metrics);
 

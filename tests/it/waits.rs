@@ -167,6 +167,11 @@ async fn each_policy_does_at_each_level_what_it_says() {
         client
     };
     let reason = async |client: &Client, hints: &str| -> String {
+        // Its position is captured: reads on the primary before it have none.
+        client
+            .batch_execute("INSERT INTO t VALUES (1)")
+            .await
+            .unwrap();
         let read = format!("SELECT count(*) FROM t /* {hints} */");
         match try_ask(client, &read).await {
             Err(code) => code,
