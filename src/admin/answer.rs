@@ -10,7 +10,7 @@ use hyper::header::{
 };
 use hyper::{Method, Response, StatusCode};
 
-use super::{Admin, gauges, json};
+use super::{Admin, Asker, gauges, json};
 use crate::inspect::Health;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -24,20 +24,27 @@ const PAGE: &str = include_str!("page.html");
 const PAGE_MAY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
 
-const PATHS: &str = "There are /, /health, /live, /metrics and /status.\n";
+const PATHS: &str = "There are /, /health, /live, /metrics, /status and /learned_writes.\n";
+
+/// What was learned, as a whole; behind a slash one fingerprint of it.
+const LEARNED: &str = "/learned_writes";
 
 impl Admin {
-    pub(super) fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        if ![Method::GET, Method::HEAD].contains(method) {
-            let mut refusal = respond(
-                StatusCode::METHOD_NOT_ALLOWED,
-                TEXT,
-                "Only GET and HEAD: nothing can be changed here.\n",
-            );
-            let allowed = HeaderValue::from_static("GET, HEAD");
-            refusal.headers_mut().insert(ALLOW, allowed);
-            return refusal;
+    pub(super) fn answer(
+        &self,
+        asker: Asker,
+        method: &Method,
+        path: &str,
+    ) -> Response<Full<Bytes>> {
+        match *method {
+            Method::GET | Method::HEAD => self.show(path),
+            // No page of another origin can send it without asking first, and nobody answers that.
+            Method::DELETE => self.forget(asker, path),
+            _ => not_allowed("GET, HEAD, DELETE", "Only GET, HEAD and DELETE.\n"),
         }
+    }
+
+    fn show(&self, path: &str) -> Response<Full<Bytes>> {
         match path {
             "/" => {
                 let mut page = respond(StatusCode::OK, HTML, PAGE);
@@ -51,9 +58,36 @@ impl Admin {
                 let status = json::status(&self.view, Instant::now());
                 respond(StatusCode::OK, JSON, status.to_string())
             }
+            LEARNED => {
+                let learned = json::learned_writes(&self.view);
+                respond(StatusCode::OK, JSON, learned.to_string())
+            }
             "/metrics" => respond(StatusCode::OK, METRICS, self.metrics()),
             _ => respond(StatusCode::NOT_FOUND, TEXT, PATHS),
         }
+    }
+
+    fn forget(&self, asker: Asker, path: &str) -> Response<Full<Bytes>> {
+        let Some(which) = path.strip_prefix(LEARNED) else {
+            return not_allowed("GET, HEAD", "Only learned writes can be deleted.\n");
+        };
+        if asker == Asker::Elsewhere {
+            let refusal = "Only from the machine that Causeway runs on.\n";
+            return respond(StatusCode::FORBIDDEN, TEXT, refusal);
+        }
+        let forgotten = match which.strip_prefix('/') {
+            None if which.is_empty() => self.memory.forget_all(),
+            None => return respond(StatusCode::NOT_FOUND, TEXT, PATHS),
+            Some(fingerprint) => match u128::from_str_radix(fingerprint, 16) {
+                Ok(fingerprint) => self.memory.forget(fingerprint),
+                Err(_) => 0,
+            },
+        };
+        let status = match (which, forgotten) {
+            ("", _) | (_, 1..) => StatusCode::OK,
+            (_, 0) => StatusCode::NOT_FOUND,
+        };
+        respond(status, JSON, json::forgotten(forgotten).to_string())
     }
 
     fn health(&self) -> Response<Full<Bytes>> {
@@ -74,6 +108,13 @@ impl Admin {
         );
         text
     }
+}
+
+fn not_allowed(allowed: &'static str, why: &'static str) -> Response<Full<Bytes>> {
+    let mut refusal = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, why);
+    let allowed = HeaderValue::from_static(allowed);
+    refusal.headers_mut().insert(ALLOW, allowed);
+    refusal
 }
 
 fn respond(

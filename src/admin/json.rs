@@ -11,7 +11,6 @@ use crate::sql::{Learned, Unparsed};
 pub(super) fn status(view: &View, now: Instant) -> Value {
     let totals = view.totals(now);
     let pools: Vec<Value> = view.pools().iter().map(pool).collect();
-    let learned: Vec<Value> = view.learned_writes().iter().map(learned).collect();
     let unparsed: Vec<Value> = view.unparsed().iter().map(unparsed).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -22,9 +21,17 @@ pub(super) fn status(view: &View, now: Instant) -> Value {
         "statement_cache_bytes": totals.statement_cache_bytes,
         "nodes": nodes(view, now),
         "pools": pools,
-        "learned_writes": learned,
+        "learned_writes": learned_writes(view),
         "unparsed": unparsed,
     })
+}
+
+pub(super) fn learned_writes(view: &View) -> Value {
+    view.learned_writes().iter().map(learned).collect()
+}
+
+pub(super) fn forgotten(count: usize) -> Value {
+    json!({ "forgotten": count })
 }
 
 /// As much as a load balancer or a colleague at night wants to know.

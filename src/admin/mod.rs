@@ -1,5 +1,6 @@
-//! Admin HTTP: metrics, health, status and a page for people. It shows what `inspect` offers and
-//! changes nothing; there is no log-in, so it belongs on an address that only operators reach.
+//! Admin HTTP: metrics, health, status and a page for people. It shows what `inspect` offers; there
+//! is no log-in, so it belongs on an address that only operators reach. Who asks from this machine
+//! may have it forget what was learned, and nothing else can be changed.
 //!
 //! * `answer`: from a request to its answer
 //! * `json`: the tables as JSON
@@ -12,6 +13,7 @@ mod json;
 mod tests;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,13 +25,31 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 
-use crate::inspect::View;
+use crate::inspect::{Memory, View};
 
-/// What is shown.
+/// What is shown, and what can be changed.
 pub struct Admin {
     pub view: View,
+    pub memory: Memory,
     /// Of the recorder that the rest of the program counts with.
     pub recorded: PrometheusHandle,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// This machine.
+    Here,
+    Elsewhere,
+}
+
+impl Asker {
+    fn at(address: IpAddr) -> Asker {
+        match address.to_canonical().is_loopback() {
+            true => Asker::Here,
+            false => Asker::Elsewhere,
+        }
+    }
 }
 
 /// Connections at once; more wait to be accepted.
@@ -52,8 +72,9 @@ impl Admin {
             tokio::select! {
                 accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
                     match accepted {
-                        Ok((tcp, _)) => {
-                            connections.spawn(Arc::clone(&admin).converse(tcp));
+                        Ok((tcp, peer)) => {
+                            let asker = Asker::at(peer.ip());
+                            connections.spawn(Arc::clone(&admin).converse(tcp, asker));
                         }
                         Err(error) => {
                             tracing::error!(%error, "admin: cannot accept a connection");
@@ -68,9 +89,9 @@ impl Admin {
         }
     }
 
-    async fn converse(self: Arc<Admin>, tcp: TcpStream) {
+    async fn converse(self: Arc<Admin>, tcp: TcpStream, asker: Asker) {
         let service = service_fn(|request| {
-            let answer = self.answer(request.method(), request.uri().path());
+            let answer = self.answer(asker, request.method(), request.uri().path());
             async move { Ok::<_, Infallible>(answer) }
         });
         let conversation = http1::Builder::new()

@@ -17,7 +17,7 @@ use super::users::{InvalidUser, User, users};
 use crate::admin::Admin;
 use crate::client::{Arrival, ClientTls, LogIn, Strangers, authenticate, greet};
 use crate::config::{self, Config, Consistency, ProfileConfig};
-use crate::inspect::View;
+use crate::inspect::{Memory, View};
 use crate::monitor::{Catalogues, Monitor, MonitorError};
 use crate::net::tls::{TlsError, client_config, server_config};
 use crate::net::{Wire, socket};
@@ -153,7 +153,12 @@ impl Causeway {
         let services = Arc::new(services);
         let admin = admin.map(|((listener, address), recorded)| {
             let view = View::new(started, Arc::clone(&pools), Arc::clone(&services));
-            let admin = Admin { view, recorded };
+            let memory = Memory::new(Arc::clone(&services));
+            let admin = Admin {
+                view,
+                memory,
+                recorded,
+            };
             AdminTask {
                 address,
                 task: tokio::spawn(admin.serve(listener)),

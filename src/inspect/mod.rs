@@ -1,7 +1,8 @@
-//! Live state as plain tables: what the admin faces may show, and all that they may show.
+//! Live state as plain tables: what the admin faces may show, and all that they may show; and the
+//! one thing that they may change.
 //!
 //! A [`View`] looks and never touches. Rows hold quantities with their types; how they are written
-//! is the business of who shows them.
+//! is the business of who shows them. [`Memory`] forgets what was learned.
 
 mod nodes;
 mod pools;
@@ -23,6 +24,27 @@ pub struct View {
     started: Instant,
     pools: Arc<Pools>,
     services: Arc<Services>,
+}
+
+/// What one instance has learned, to be forgotten on request: then a replica is asked again.
+pub struct Memory {
+    services: Arc<Services>,
+}
+
+impl Memory {
+    pub fn new(services: Arc<Services>) -> Memory {
+        Memory { services }
+    }
+
+    /// Forgets one of [`View::learned_writes`]; tells how many that were.
+    pub fn forget(&self, fingerprint: u128) -> usize {
+        usize::from(self.services.classifier.forget(fingerprint))
+    }
+
+    /// Forgets all of them; tells how many that were.
+    pub fn forget_all(&self) -> usize {
+        self.services.classifier.forget_all()
+    }
 }
 
 /// Sums over the whole instance.

@@ -16,9 +16,6 @@ impl Session {
     pub(super) fn account_statement(&self, statement: &Statement, plan: &mut Plan) {
         let class = statement.class(&self.services.classifier, self.names.scope());
         self.account_known(&statement.classified, statement.text(), class, plan);
-        if statement.is_learned_write() {
-            plan.class = Class::Write;
-        }
     }
 
     /// Adds a statement that was prepared earlier. What it reads may be another thing since, such as a
@@ -31,7 +28,8 @@ impl Session {
         plan: &mut Plan,
     ) {
         let scope = self.names.scope();
-        if self.profiles.is_none() || classified.edition == scope.edition() {
+        if self.profiles.is_none() || classified.edition == self.services.classifier.edition(scope)
+        {
             return self.account(classified, class, plan);
         }
         let now = self.services.classifier.classify_in(scope, text);
@@ -165,18 +163,17 @@ impl Session {
 
     /// What SQL has prepared under this name, as the database is now.
     pub(super) fn prepared_in_sql(&self, name: &str) -> Option<(Class, Box<[Relation]>)> {
-        let statement = self.statements.in_sql(name)?;
+        let text = self.statements.in_sql(name)?;
         let classifier = &self.services.classifier;
-        let decision = classifier
-            .classify_in(self.names.scope(), &statement.text)
-            .decision;
+        let decision = classifier.classify_in(self.names.scope(), text).decision;
         let prepare = decision.effects.iter().find_map(|effect| match effect {
             Effect::Prepare(prepare) => Some(prepare),
             _ => None,
         })?;
-        let class = match statement.is_learned_write {
-            true => Class::Write,
-            false => prepare.class,
+        // That of the PREPARE is a write too where a replica has refused what it prepares.
+        let class = match decision.class {
+            Class::Write => Class::Write,
+            _ => prepare.class,
         };
         Some((class, prepare.relations.clone()))
     }

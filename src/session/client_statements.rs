@@ -19,8 +19,8 @@ use crate::sql::{Class, Classified, Classifier, Scope, SqlPrepare};
 #[derive(Default)]
 pub struct ClientStatements {
     named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
-    /// By SQL PREPARE.
-    in_sql: HashMap<Box<str>, Arc<PreparedInSql>>,
+    /// By SQL PREPARE, each with that PREPARE: it makes the same on another server.
+    in_sql: HashMap<Box<str>, Arc<[u8]>>,
     unnamed: Option<Arc<Unnamed>>,
     unnamed_count: u64,
     /// The memory of an unnamed statement that has been replaced.
@@ -43,7 +43,7 @@ pub struct Unnamed {
 impl Unnamed {
     /// What it is in a database with these names, as they are now.
     pub fn class(&self, classifier: &Classifier, scope: &Scope) -> Class {
-        if self.classified.edition == scope.edition() {
+        if self.classified.edition == classifier.edition(scope) {
             return self.classified.decision.class;
         }
         classifier.classify_in(scope, self.text()).decision.class
@@ -53,15 +53,6 @@ impl Unnamed {
     pub fn text(&self) -> &[u8] {
         cstring(&self.definition).map_or(&*self.definition, |(text, _)| text)
     }
-}
-
-/// What SQL PREPARE has made.
-#[derive(Clone, Debug)]
-pub struct PreparedInSql {
-    /// The PREPARE itself: it makes the same on another server.
-    pub text: Arc<[u8]>,
-    /// A replica has refused it once: it goes to the primary from now on.
-    pub is_learned_write: bool,
 }
 
 /// Statements that one client may have prepared at a time. PostgreSQL has no such limit, but
@@ -92,7 +83,7 @@ enum Changed {
         name: Box<[u8]>,
         made: Option<StatementId>,
         before: Option<Arc<Statement>>,
-        before_in_sql: Option<Arc<PreparedInSql>>,
+        before_in_sql: Option<Arc<[u8]>>,
         /// The server itself was sent the Parse: whatever becomes of it there is what the client
         /// is to find.
         is_with_server: bool,
@@ -153,7 +144,8 @@ impl ClientStatements {
         self.named.contains_key(name) || in_sql.is_ok_and(|name| self.in_sql.contains_key(name))
     }
 
-    pub fn in_sql(&self, name: &str) -> Option<&Arc<PreparedInSql>> {
+    /// The PREPARE that has made the statement of this name.
+    pub fn in_sql(&self, name: &str) -> Option<&Arc<[u8]>> {
         self.in_sql.get(name)
     }
 
@@ -166,19 +158,7 @@ impl ClientStatements {
     }
 
     pub fn prepare_in_sql(&mut self, prepare: &SqlPrepare, text: Arc<[u8]>) {
-        let statement = PreparedInSql {
-            text,
-            is_learned_write: false,
-        };
-        self.in_sql
-            .insert(prepare.name.clone(), Arc::new(statement));
-    }
-
-    /// A replica has refused it: it goes to the primary from now on.
-    pub fn learn_write_in_sql(&mut self, name: &str) {
-        if let Some(statement) = self.in_sql.get_mut(name) {
-            Arc::make_mut(statement).is_learned_write = true;
-        }
+        self.in_sql.insert(prepare.name.clone(), text);
     }
 
     /// DEALLOCATE.

@@ -83,7 +83,7 @@ impl Session {
         let in_sql = self.statements.in_sql(name);
         let by_protocol = self.statements.get(name.as_bytes());
         match (in_sql, by_protocol) {
-            (Some(prepared), _) => Wanted::Sql(Arc::clone(&prepared.text)),
+            (Some(prepared), _) => Wanted::Sql(Arc::clone(prepared)),
             (None, Some(statement)) => Wanted::Parsed((*statement.definition).into()),
             (None, None) => Wanted::Absent,
         }

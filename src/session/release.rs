@@ -221,13 +221,8 @@ impl Session {
                     }
                 }
                 frontend::BIND => {
-                    let name = bind_parts(body).map(|(_, name, _)| name);
-                    let statement = name.and_then(|name| self.statements.get(name)).cloned();
-                    if let Some(statement) = statement {
-                        self.learn_write(statement.text());
-                        statement.learn_write();
-                    } else if let Some(Ok(name)) = name.map(std::str::from_utf8) {
-                        self.statements.learn_write_in_sql(name);
+                    if let Some((_, name, _)) = bind_parts(body) {
+                        self.learn_prepared(name);
                     }
                 }
                 _ => {}
@@ -236,19 +231,29 @@ impl Session {
     }
 
     /// What EXECUTE runs is the session's own: others may have another statement of that name.
-    fn learn_write(&mut self, text: &[u8]) {
-        let classifier = &self.services.classifier;
-        let decision = classifier.classify_in(self.names.scope(), text).decision;
+    fn learn_write(&self, text: &[u8]) {
+        let (classifier, scope) = (&self.services.classifier, self.names.scope());
+        let decision = classifier.classify_in(scope, text).decision;
         let mut executes = false;
         for effect in &decision.effects {
             if let Effect::Execute(name) = effect {
-                self.statements.learn_write_in_sql(name);
+                self.learn_prepared(name.as_bytes());
                 executes = true;
             }
         }
         if !executes {
-            let classifier = &self.services.classifier;
-            classifier.remember_as_write_in(self.names.scope(), text);
+            classifier.remember_as_write_in(scope, text);
+        }
+    }
+
+    /// The statement that the client has prepared under this name, by whatever means.
+    fn learn_prepared(&self, name: &[u8]) {
+        let (classifier, scope) = (&self.services.classifier, self.names.scope());
+        let in_sql = || self.statements.in_sql(std::str::from_utf8(name).ok()?);
+        if let Some(statement) = self.statements.get(name) {
+            classifier.remember_as_write_in(scope, statement.text());
+        } else if let Some(prepare) = in_sql() {
+            classifier.remember_as_write_in(scope, prepare);
         }
     }
 

@@ -2,7 +2,7 @@
 //! and types, same statement on every server.
 
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use hashbrown::HashMap;
@@ -23,10 +23,9 @@ pub struct Statement {
     pub definition: Box<[u8]>,
     /// As of its first Parse. Its class is [`Statement::class`].
     pub classified: Classified,
-    /// Its class, as the number of a [`Class`], and in the other bits the edition of the names that
+    /// Its class, as the number of a [`Class`], and in the other bits the classifier's edition that
     /// it was found with.
     judged: AtomicU64,
-    learned_write: AtomicBool,
     /// The [`Shape`] of its result as it was first described to a client; 0 before.
     shape: AtomicU64,
     /// How often all has begun anew before it was made.
@@ -41,7 +40,7 @@ impl Statement {
     pub fn class(&self, classifier: &Classifier, scope: &Scope) -> Class {
         let judged = self.judged.load(Ordering::Relaxed);
         let [.., strongest] = Class::ALL;
-        if judged & !CLASS == scope.edition() {
+        if judged & !CLASS == classifier.edition(scope) {
             let found = Class::ALL.get((judged & CLASS) as usize);
             return found.copied().unwrap_or(strongest);
         }
@@ -58,19 +57,9 @@ impl Statement {
             definition: self.definition.clone(),
             classified,
             judged: AtomicU64::new(self.judged.load(Ordering::Relaxed)),
-            learned_write: AtomicBool::new(self.is_learned_write()),
             shape: AtomicU64::new(self.shape.load(Ordering::Relaxed)),
             age: self.age,
         }
-    }
-
-    /// A replica has refused it once: it goes to the primary from now on.
-    pub fn is_learned_write(&self) -> bool {
-        self.learned_write.load(Ordering::Relaxed)
-    }
-
-    pub fn learn_write(&self) {
-        self.learned_write.store(true, Ordering::Relaxed);
     }
 
     /// What a client knows of its result, if one was told.
@@ -142,7 +131,6 @@ impl Prepared {
             definition: definition.into(),
             judged: AtomicU64::new(judgement(&classified)),
             classified,
-            learned_write: AtomicBool::new(false),
             shape: AtomicU64::new(0),
             age: self.age.load(Ordering::Relaxed),
         });

@@ -2,7 +2,8 @@
 //! what replicas have refused to run. Shared by all sessions.
 
 use std::cell::Cell;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
@@ -21,8 +22,8 @@ pub struct Classified {
     pub decision: Arc<Decision>,
     /// What this text's comments ask for. Rare, hence the box.
     pub hints: Option<Box<Hints>>,
-    /// Of the names it was decided with, see [`Scope::edition`]. The class may be another one with
-    /// others; the effects are the same.
+    /// Of what it was decided with, see [`Classifier::edition`]. The class may be another one with
+    /// another; the effects are the same.
     pub edition: u64,
 }
 
@@ -62,6 +63,8 @@ pub struct Classifier {
     text_alone: Scope,
     decisions: DecisionCache,
     learned: Mutex<LruCache<u128, Box<str>>>,
+    /// How often something was learned or forgotten.
+    lessons: AtomicU64,
     unparsed: Mutex<LruCache<u128, (u64, Box<str>)>>,
 }
 
@@ -84,6 +87,7 @@ impl Classifier {
             text_alone: Scope::new(),
             decisions: DecisionCache::new(cache_bytes),
             learned: Mutex::new(LruCache::new(MAX_LEARNED)),
+            lessons: AtomicU64::new(0),
             unparsed: Mutex::new(LruCache::new(MAX_UNPARSED)),
         }
     }
@@ -102,6 +106,8 @@ impl Classifier {
     /// As [`classify`](Classifier::classify), in the database whose names `scope` has.
     pub fn classify_in(&self, scope: &Scope, text: &[u8]) -> Classified {
         let edition = scope.current();
+        // Ahead of the decision: what is learned meanwhile makes it old.
+        let number = self.number(&edition);
         if text.len() > MAX_PARSED_BYTES {
             return self.classify_long(scope, &edition, text);
         }
@@ -116,8 +122,20 @@ impl Classifier {
         Classified {
             decision,
             hints: if has_hint { boxed_hints(text) } else { None },
-            edition: edition.number(),
+            edition: number,
         }
+    }
+
+    /// A number, its lowest two bits zero, that changes whenever a class may: with the names of the
+    /// database, and with what was learned or forgotten. It differs between databases that have a
+    /// catalogue.
+    pub fn edition(&self, scope: &Scope) -> u64 {
+        self.number(&scope.current())
+    }
+
+    fn number(&self, edition: &Edition) -> u64 {
+        let lessons = self.lessons.load(Ordering::Acquire);
+        edition.number().wrapping_add(lessons << 2)
     }
 
     /// A replica refused to run `text`: from now on it is a write, as are all texts of the same
@@ -135,6 +153,7 @@ impl Classifier {
         let Fingerprint { key, .. } = fingerprint(self.secret, text);
         self.learned().get_or_insert(key, || beginning(text));
         self.decide(scope, &scope.current(), key, text);
+        self.lessons.fetch_add(1, Ordering::Release);
     }
 
     /// What was learned, the most recently used first.
@@ -149,9 +168,11 @@ impl Classifier {
 
     /// Forgets one; false if it was not known.
     pub fn forget(&self, fingerprint: u128) -> bool {
-        let known = self.learned().pop(&fingerprint).is_some();
-        // Under whatever names it was decided.
-        self.decisions.clear();
+        let mut learned = self.learned();
+        let known = learned.pop(&fingerprint).is_some();
+        if known {
+            self.decide_anew(learned);
+        }
         known
     }
 
@@ -160,9 +181,16 @@ impl Classifier {
         let mut learned = self.learned();
         let count = learned.len();
         learned.clear();
-        drop(learned);
-        self.decisions.clear();
+        self.decide_anew(learned);
         count
+    }
+
+    /// What was decided under whatever names may rest on what is forgotten. Nothing is decided
+    /// while `learned` is held.
+    fn decide_anew(&self, learned: MutexGuard<'_, LruCache<u128, Box<str>>>) {
+        self.decisions.clear();
+        self.lessons.fetch_add(1, Ordering::Release);
+        drop(learned);
     }
 
     /// Queries that the parser did not know, the most recently seen first.
@@ -189,7 +217,7 @@ impl Classifier {
         self.decisions.bytes()
     }
 
-    fn learned(&self) -> std::sync::MutexGuard<'_, LruCache<u128, Box<str>>> {
+    fn learned(&self) -> MutexGuard<'_, LruCache<u128, Box<str>>> {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -209,8 +237,8 @@ impl Classifier {
 
     fn decide(&self, scope: &Scope, edition: &Edition, key: u128, text: &[u8]) -> Arc<Decision> {
         let mut decision = self.judge(scope, edition, text);
-        let is_learned = self.learned().get(&key).is_some();
-        if is_learned && decision.class < Class::Write {
+        let mut learned = self.learned();
+        if learned.get(&key).is_some() && decision.class < Class::Write {
             decision.class = Class::Write;
             decision.reason = Reason("a replica refused to run it".into());
         }
@@ -226,7 +254,7 @@ impl Classifier {
         Classified {
             decision: Arc::new(self.judge(scope, edition, text)),
             hints: if may_hint { boxed_hints(text) } else { None },
-            edition: edition.number(),
+            edition: self.number(edition),
         }
     }
 }

@@ -55,9 +55,9 @@ impl Scope {
         true
     }
 
-    /// A number, its lowest two bits zero, that changes whenever the names do, and differs between databases that have a catalogue.
-    pub fn edition(&self) -> u64 {
-        self.current.load().number()
+    /// Nothing is known any more.
+    pub fn forget(&self) {
+        self.current.store(Arc::new(Edition::UNKNOWN));
     }
 
     /// None before it was loaded.
@@ -80,7 +80,13 @@ impl Scope {
 }
 
 impl Edition {
-    /// The lowest bits are left to whoever keeps it with one of the four classes.
+    const UNKNOWN: Edition = Edition {
+        salt: 0,
+        catalogue: None,
+    };
+
+    /// Changes whenever the names do, and differs between databases that have a catalogue. The
+    /// lowest two bits are left to whoever keeps it with one of the four classes.
     pub fn number(&self) -> u64 {
         self.salt as u64 & !0b11
     }

@@ -206,6 +206,62 @@ async fn metrics_and_status_tell_what_clients_did() {
 }
 
 #[tokio::test]
+async fn what_was_learned_is_listed_and_forgotten() {
+    let lab = Lab::small().await.unwrap();
+    // Beside the replica.
+    let (running, admin) = begin(Config {
+        admin: Some(ANY_PORT),
+        ..config(&lab, "eu-west")
+    })
+    .await;
+    let client = connect(&running).await;
+    client
+        .batch_execute(
+            "CREATE SEQUENCE s;
+             CREATE FUNCTION lies(name text) RETURNS bigint STABLE LANGUAGE plpgsql AS
+                 $$ DECLARE n bigint; BEGIN EXECUTE 'SELECT next' || name INTO n; RETURN n; END $$",
+        )
+        .await
+        .unwrap();
+    // It is no read, whatever it says of itself: only the replica that refuses it finds out.
+    let sql = "SELECT lies($$val('s')$$)";
+    let once_more = client.prepare(sql).await.unwrap();
+    let learned = async || {
+        let deadline = Instant::now() + SOON;
+        loop {
+            client.query_one(&once_more, &[]).await.unwrap();
+            let listed = get(admin, "/learned_writes").await.json();
+            if listed.as_array().unwrap().len() == 1 {
+                return listed[0].clone();
+            }
+            assert!(Instant::now() < deadline, "it is not learned");
+        }
+    };
+    let first = learned().await;
+    assert_eq!(first["text"], sql);
+    assert_eq!(
+        get(admin, "/status").await.json()["learned_writes"][0],
+        first
+    );
+
+    let nobody = ask(admin, "DELETE", "/learned_writes/abc").await;
+    assert_eq!((nobody.status, &*nobody.body), (404, r#"{"forgotten":0}"#));
+    let nonsense = ask(admin, "DELETE", "/learned_writes/it").await;
+    assert_eq!(nonsense.status, 404);
+    assert_eq!(ask(admin, "DELETE", "/learned_writesx").await.status, 404);
+    let fingerprint = first["fingerprint"].as_str().unwrap();
+    let one = ask(admin, "DELETE", &format!("/learned_writes/{fingerprint}")).await;
+    assert_eq!((one.status, &*one.body), (200, r#"{"forgotten":1}"#));
+    assert_eq!(get(admin, "/learned_writes").await.body, "[]");
+
+    // Prepared as it was, a replica is asked again.
+    assert_eq!(learned().await, first);
+    let all = ask(admin, "DELETE", "/learned_writes").await;
+    assert_eq!((all.status, &*all.body), (200, r#"{"forgotten":1}"#));
+    assert_eq!(get(admin, "/learned_writes").await.body, "[]");
+}
+
+#[tokio::test]
 async fn every_metric_is_documented_and_no_other() {
     let lab = Lab::small().await.unwrap();
     let (running, admin) = start(&lab).await;
@@ -261,7 +317,10 @@ async fn what_is_not_asked_properly_is_refused_and_harms_nobody() {
     assert!(unknown.body.contains("/metrics"));
     let post = ask(admin, "POST", "/status").await;
     assert_eq!(post.status, 405);
-    assert!(post.head.contains("allow: get, head"));
+    assert!(post.head.contains("allow: get, head, delete"));
+    let delete = ask(admin, "DELETE", "/status").await;
+    assert_eq!(delete.status, 405);
+    assert!(delete.head.contains("allow: get, head\r\n"));
     let head = ask(admin, "HEAD", "/status").await;
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     let page = get(admin, "/").await;
