@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Context;
-use causeway::app::{Causeway, check, explain, lists, logging};
+use causeway::app::explain::Explainer;
+use causeway::app::{Causeway, check, logging};
 use causeway::config::flags::{Cli, Command, DemoFlags, ExplainFlags, ServeFlags};
 use causeway::config::{self, Config};
 use causeway::lab::demo::{self, DemoOptions};
-use causeway::sql::{Classifier, Scope};
 use clap::Parser;
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -64,21 +64,16 @@ fn explain(flags: &ExplainFlags) -> anyhow::Result<ExitCode> {
         Some(_) => config::load(&flags.to_serve_flags())?,
         None => Config::default(),
     };
-    let scope = match &flags.database {
-        Some(database) => runtime(1)?.block_on(explain::scope(&config, database))?,
-        None => Scope::new(),
-    };
+    let explainer = runtime(1)?.block_on(Explainer::new(&config, flags))?;
     let text = match (&flags.file, &flags.sql) {
         (Some(file), _) => {
             fs::read(file).with_context(|| format!("cannot read {}", file.display()))?
         }
         (None, sql) => sql.clone().unwrap_or_default().into_bytes(),
     };
-    let routing = &config.routing;
-    let classifier = Classifier::with_lists(routing.statement_cache_size, lists(&config));
     let told = match flags.file {
-        Some(_) => explain::explain_each(&classifier, &scope, &text),
-        None => explain::explain_text(&classifier, &scope, &text),
+        Some(_) => explainer.each(&text),
+        None => explainer.text(&text),
     };
     write!(io::stdout(), "{told}")?;
     Ok(ExitCode::SUCCESS)

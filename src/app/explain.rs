@@ -4,10 +4,14 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::lists;
+use super::{lists, options};
+use crate::config::flags::ExplainFlags;
 use crate::config::{Config, MonitorConfig};
 use crate::monitor::catalogue::load;
 use crate::monitor::control_pool;
+use crate::routing::{Guarantees, Level};
+use crate::session::preferences::{Preferences, level_name};
+use crate::session::profiles::{Applied, Wants};
 use crate::sql::{
     self, Catalogue, Class, Classified, Classifier, Effect, Hints, Isolation, PinReason, Scope,
 };
@@ -15,8 +19,87 @@ use crate::sql::{
 /// A node has so long to tell its catalogue.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What is known besides the statements themselves.
+pub struct Explainer {
+    classifier: Classifier,
+    scope: Scope,
+    preferences: Preferences,
+    /// None if there are no profiles.
+    profiles: Option<Box<Applied>>,
+    /// The names of all profiles, in the order of the file.
+    profile_names: Vec<String>,
+}
+
+impl Explainer {
+    /// For a connection as the flags describe it.
+    pub async fn new(config: &Config, flags: &ExplainFlags) -> anyhow::Result<Explainer> {
+        let scope = match &flags.database {
+            Some(database) => scope(config, database).await?,
+            None => Scope::new(),
+        };
+        let routing = &config.routing;
+        let options = options(config, Guarantees::default());
+        let database = flags.database.as_deref().unwrap_or_default();
+        let mut profiles = options.profiles.of(database, &flags.user);
+        if let Some(profiles) = &mut profiles {
+            profiles.follow(&flags.application);
+        }
+        let names = config.profiles.iter().map(|profile| profile.name.clone());
+        Ok(Explainer {
+            classifier: Classifier::with_lists(routing.statement_cache_size, lists(config)),
+            scope,
+            preferences: options.preferences,
+            profiles,
+            profile_names: names.collect(),
+        })
+    }
+
+    /// Each statement of a script by itself.
+    pub fn each(&self, script: &[u8]) -> String {
+        let told = sql::statements(script).into_iter().map(|statement| {
+            let shown = String::from_utf8_lossy(statement);
+            format!("{shown}\n\n{}", self.text(statement))
+        });
+        told.collect::<Vec<_>>().join("\n")
+    }
+
+    /// What one text does as a whole, what it names, and what is wanted of it.
+    pub fn text(&self, text: &[u8]) -> String {
+        let classified = self.classifier.classify_in(&self.scope, text);
+        let mut told = explain(&classified);
+        let mut line = |title: &str, names: Vec<String>| {
+            if !names.is_empty() {
+                // Writing to a String does not fail.
+                let _ = writeln!(told, "{title:<12}{}", names.join(", "));
+            }
+        };
+        let names = sql::mentions(text);
+        line("relations", names.relations.into_iter().collect());
+        line("functions", names.functions.into_iter().collect());
+        // Nothing but a read can be answered by a state that is older than the newest.
+        if classified.decision.class == Class::Read {
+            let (wants, profiles) = self.wants(&classified);
+            line("profile", profiles);
+            line("level", describe_wants(wants));
+        }
+        told
+    }
+
+    /// What a read gets, and the profiles that have a say in it.
+    fn wants(&self, classified: &Classified) -> (Wants, Vec<String>) {
+        let tables = &classified.decision.relations;
+        let asked = self.preferences.asked(classified.hints.as_deref());
+        let Some(profiles) = &self.profiles else {
+            return (Wants::level(asked.default), Vec::new());
+        };
+        let places = profiles.with_a_say(tables).into_iter();
+        let names = places.filter_map(|place| self.profile_names.get(place).cloned());
+        (profiles.wants(tables, &asked), names.collect())
+    }
+}
+
 /// The names of `database`, from the first node that tells them; else why none does.
-pub async fn scope(config: &Config, database: &str) -> anyhow::Result<Scope> {
+async fn scope(config: &Config, database: &str) -> anyhow::Result<Scope> {
     let settings = MonitorConfig {
         database: database.to_owned(),
         ..config.monitor.clone()
@@ -36,30 +119,25 @@ pub async fn scope(config: &Config, database: &str) -> anyhow::Result<Scope> {
     anyhow::bail!("no node tells the catalogue of {database}{reasons}")
 }
 
-/// Each statement of a script by itself.
-pub fn explain_each(classifier: &Classifier, scope: &Scope, script: &[u8]) -> String {
-    let told = sql::statements(script).into_iter().map(|statement| {
-        let shown = String::from_utf8_lossy(statement);
-        format!("{shown}\n\n{}", explain_text(classifier, scope, statement))
-    });
-    told.collect::<Vec<_>>().join("\n")
-}
-
-/// What one text does as a whole, and what it names.
-pub fn explain_text(classifier: &Classifier, scope: &Scope, text: &[u8]) -> String {
-    let mut told = explain(&classifier.classify_in(scope, text));
-    let names = sql::mentions(text);
-    for (title, names) in [
-        ("relations", names.relations),
-        ("functions", names.functions),
-    ] {
-        if !names.is_empty() {
-            let names: Vec<String> = names.into_iter().collect();
-            // Writing to a String does not fail.
-            let _ = writeln!(told, "{title:<12}{}", names.join(", "));
-        }
-    }
-    told
+fn describe_wants(wants: Wants) -> Vec<String> {
+    let Wants {
+        level,
+        max_wait,
+        on_lag,
+    } = wants;
+    let bound = match level {
+        Level::Eventual {
+            max_staleness: Some(bound),
+        } => Some(format!("not older than {bound:?}")),
+        _ => None,
+    };
+    let told = [
+        Some(level_name(level).to_owned()),
+        bound,
+        max_wait.map(|wait| format!("waits at most {wait:?}")),
+        on_lag.map(|on_lag| format!("on lag: {}", format!("{on_lag:?}").to_lowercase())),
+    ];
+    told.into_iter().flatten().collect()
 }
 
 /// What was found out about a text, in words, one line for each part of it.
@@ -202,8 +280,11 @@ fn chained(text: &str, chain: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
-    use crate::sql::Classifier;
+    use crate::config;
+    use crate::config::flags::{Cli, Command};
 
     fn told(sql: &str) -> Vec<String> {
         let classifier = Classifier::new(1 << 20, &["my_read".to_owned()]);
@@ -237,20 +318,84 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_script_is_told_statement_by_statement() {
-        let classifier = Classifier::new(1 << 20, &[]);
+    async fn explainer(profiles: &str, flags: &[&str]) -> Explainer {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("proxy.toml");
+        let nodes = "[[nodes]]\nhost = \"127.0.0.1\"\nsslmode = \"disable\"\n\
+                     [[users]]\nname = \"app\"\npassword = \"secret\"\n";
+        std::fs::write(&file, format!("{nodes}{profiles}")).unwrap();
+        let flags = ["causeway", "explain", "--config"]
+            .into_iter()
+            .chain([file.to_str().unwrap(), "SELECT 1"])
+            .chain(flags.iter().copied());
+        let Command::Explain(flags) = Cli::parse_from(flags).command else {
+            panic!("another command");
+        };
+        let config = config::load(&flags.to_serve_flags()).unwrap();
+        Explainer::new(&config, &flags).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_script_is_told_statement_by_statement() {
         let script = b"SELECT lower(a) FROM t;\n-- writes\nINSERT INTO u VALUES (1);";
-        let told = explain_each(&classifier, &Scope::new(), script);
+        let told = explainer("", &[]).await.each(script);
         let parts: Vec<&str> = told.split("\n\n").collect();
         assert_eq!(parts[0], "SELECT lower(a) FROM t");
         assert!(parts[1].starts_with("class       read\n"), "{told}");
         assert!(
-            parts[1].ends_with("relations   t\nfunctions   lower"),
+            parts[1].ends_with("relations   t\nfunctions   lower\nlevel       session"),
             "{told}"
         );
         assert_eq!(parts[2], "INSERT INTO u VALUES (1)");
         assert!(parts[3].starts_with("class       write\n"), "{told}");
+        assert!(!parts[3].contains("level"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn profiles_that_apply_are_told() {
+        let profiles = "\
+            [[profiles]]\nname = \"stock\"\ntables = [\"stock\", \"stock_*\"]\n\
+            consistency = \"eventual\"\nmax_staleness = \"5s\"\nmax_wait = \"2s\"\non_lag = \"wait\"\n\
+            [[profiles]]\nname = \"reports\"\nusers = [\"reporter\"]\n\
+            applications = [\"cron*\"]\nconsistency = \"eventual\"\n\
+            [[profiles]]\nname = \"ledger\"\ntables = [\"ledger\"]\nenforced = true\n\
+            consistency = \"strong\"\n";
+        let nobody = explainer(profiles, &[]).await;
+        let reporter =
+            explainer(profiles, &["--user", "reporter", "--application", "cron-1"]).await;
+        let stock =
+            "stock\nlevel       eventual, not older than 5s, waits at most 2s, on lag: wait";
+        let table = [
+            (
+                &nobody,
+                "SELECT * FROM stock_eu",
+                format!("profile     {stock}\n"),
+            ),
+            (
+                &nobody,
+                "SELECT * FROM t",
+                "relations   t\nlevel       session\n".to_owned(),
+            ),
+            (
+                &reporter,
+                "SELECT * FROM t",
+                "profile     reports\nlevel       eventual\n".to_owned(),
+            ),
+            (
+                &nobody,
+                "SELECT * FROM stock, ledger",
+                "profile     stock, ledger\nlevel       strong\n".to_owned(),
+            ),
+            (
+                &nobody,
+                "SELECT * FROM ledger /* causeway.consistency='eventual' */",
+                "profile     ledger\nlevel       strong\n".to_owned(),
+            ),
+        ];
+        for (explainer, sql, expected) in table {
+            let told = explainer.text(sql.as_bytes());
+            assert!(told.ends_with(&expected), "{sql}: {told}");
+        }
     }
 
     #[test]

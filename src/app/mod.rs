@@ -7,4 +7,5 @@ mod recorder;
 mod serve;
 mod users;
 
-pub use serve::{Causeway, Running, StartError, lists};
+pub use serve::{Causeway, Running, StartError};
+use serve::{lists, options};

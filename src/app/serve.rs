@@ -258,7 +258,7 @@ fn dialers(config: &Config) -> Result<Vec<Arc<Dialer>>, TlsError> {
 }
 
 /// What the operator says about functions and relations.
-pub fn lists(config: &Config) -> Lists {
+pub(super) fn lists(config: &Config) -> Lists {
     let routing = &config.routing;
     let profiled = config.profiles.iter().flat_map(|it| it.tables.clone());
     Lists {
@@ -307,7 +307,8 @@ fn profile(profile: &ProfileConfig) -> Profile {
     }
 }
 
-fn options(config: &Config, guarantees: Guarantees) -> Options {
+/// What every session obeys.
+pub(super) fn options(config: &Config, guarantees: Guarantees) -> Options {
     let max_staleness = config.routing.max_staleness;
     let level = level(config.routing.consistency, max_staleness);
     let region = config.region.as_deref().map(Arc::from);

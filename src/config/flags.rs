@@ -103,7 +103,23 @@ pub struct ExplainFlags {
     /// Judge with the catalogue of this database, read from the first node that answers
     #[arg(long, value_name = "NAME", requires = "config")]
     pub database: Option<String>,
-    /// Settings file, for its lists and its nodes
+    /// Apply the profiles of this user's connections
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub user: String,
+    /// Apply the profiles of this application's connections
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub application: String,
+    /// Settings file, for its lists, its profiles and its nodes
     #[arg(long, value_name = "FILE", env = "CAUSEWAY_CONFIG")]
     pub config: Option<PathBuf>,
 }

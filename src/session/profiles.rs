@@ -169,6 +169,33 @@ impl Applied {
         enforced.fold(wants, Wants::stricter)
     }
 
+    /// Which profiles have a say in that, by their places in the file: those of the tables, the
+    /// connection's, and the enforced ones.
+    pub fn with_a_say(&self, tables: &[Relation]) -> Vec<usize> {
+        let fit = |place: usize, table: &Relation| self.profile(place).fit(table);
+        let first_of = |table: &Relation| {
+            let mut places = self.tables.iter().copied();
+            places.find(|place| fit(*place, table) == Fit::Certain)
+        };
+        let has_own = |table: &Relation| first_of(table).is_some();
+        let of_connection = self
+            .connection
+            .filter(|_| tables.is_empty() || !tables.iter().all(has_own));
+        let may_be = self.tables.iter().copied().filter(|place| {
+            let enforced = self.profile(*place).force == Force::Enforced;
+            let fits = tables.iter().map(|table| fit(*place, table));
+            fits.max()
+                .is_some_and(|fit| fit == Fit::Possible || enforced && fit == Fit::Certain)
+        });
+        let mut places: Vec<usize> = tables.iter().filter_map(first_of).collect();
+        places.extend(of_connection);
+        places.extend(may_be);
+        places.extend(&self.enforced);
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
     /// A name without a schema may mean the table of a pattern with one: that makes it stricter if
     /// anything.
     fn of_table(&self, table: &Relation, base: Wants, asked: &Asked) -> Wants {
@@ -475,6 +502,31 @@ mod tests {
         };
         assert_eq!(bound(Force::Default), [EVENTUAL(5), EVENTUAL(300)]);
         assert_eq!(bound(Force::Enforced), [EVENTUAL(5), EVENTUAL(60)]);
+    }
+
+    #[test]
+    fn those_with_a_say_are_told() {
+        use Force::{Default, Enforced};
+        let profiles = Profiles(vec![
+            profile(&["products"], EVENTUAL(60), Default),
+            profile(&["products", "brands"], EVENTUAL(5), Default),
+            profile(&["audit.entries"], Level::Strong, Default),
+            profile(&[], Level::Session, Default),
+            profile(&["brands"], Level::Strong, Enforced),
+            profile(&[], Level::Session, Default),
+        ]);
+        let applied = Arc::new(profiles).of("app", "app").unwrap();
+        let cases: [(&[&str], &[usize]); 6] = [
+            (&[], &[3]),
+            (&["other"], &[3]),
+            (&["products"], &[0]),
+            (&["products", "other"], &[0, 3]),
+            (&["brands"], &[1, 4]),
+            (&["entries"], &[2, 3]),
+        ];
+        for (names, places) in cases {
+            assert_eq!(applied.with_a_say(&tables(names)), places, "{names:?}");
+        }
     }
 
     #[test]
