@@ -270,15 +270,20 @@ fn put_cstring(out: &mut Vec<u8>, text: &[u8]) {
 
 /// A result of one text column and one row, as SHOW gives it.
 pub fn put_text_result(out: &mut Vec<u8>, column: &str, value: &str, tag: &str) {
-    use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
+    use pgwire::messages::data::{FieldDescription, RowDescription};
     const TEXT: u32 = 25;
     let field = FieldDescription::new(column.to_owned(), 0, 0, TEXT, -1, -1, 0);
     put(out, &RowDescription::new(vec![field]));
+    put_text_row(out, value);
+    put_command_complete(out, tag);
+}
+
+/// A row of one text column.
+pub fn put_text_row(out: &mut Vec<u8>, value: &str) {
     let mut data = BytesMut::new();
     data.extend_from_slice(&(value.len() as u32).to_be_bytes());
     data.extend_from_slice(value.as_bytes());
-    put(out, &DataRow::new(data, 1));
-    put_command_complete(out, tag);
+    put(out, &pgwire::messages::data::DataRow::new(data, 1));
 }
 
 /// Whether a backend message begins to show a result, so that it can no longer be taken back.

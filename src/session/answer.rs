@@ -209,7 +209,7 @@ impl Session {
         }
     }
 
-    fn show_last_route(&self) -> String {
+    pub(super) fn show_last_route(&self) -> String {
         let Some(route) = self.last_route else {
             return String::new();
         };

@@ -205,12 +205,14 @@ impl Session {
             }
             What::ParseTakenInSql => upstream.send(frame, Request::ParseInVain),
             What::BindUnnamed(unnamed) => {
+                self.note_plan(upstream, &unnamed.classified.decision);
                 upstream.ensure_unnamed(unnamed);
                 upstream.send(frame, Request::Bind);
                 self.note_code(upstream, &unnamed.classified.decision);
                 upstream.open_portal(portal_of(frame), &unnamed.classified.decision);
             }
             What::BindNamed(statement) => {
+                self.note_plan(upstream, &statement.classified.decision);
                 upstream.ensure(statement);
                 upstream.send_bind(&statement.name, frame, step.size);
                 self.note_code(upstream, &statement.classified.decision);
@@ -271,6 +273,7 @@ impl Session {
     fn send_query(&mut self, upstream: &mut Upstream, decision: &Arc<Decision>, frame: &[u8]) {
         upstream.anticipate(decision);
         self.vacate(upstream, decision);
+        self.note_plan(upstream, decision);
         self.note_code(upstream, decision);
         upstream.send(frame, Request::Query);
         upstream.server.unnamed = None;

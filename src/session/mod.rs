@@ -13,6 +13,7 @@ pub mod cancels;
 mod client_statements;
 mod dispatch;
 mod effects;
+mod explained;
 mod given;
 mod in_sql;
 mod keys;

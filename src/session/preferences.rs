@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::explained::ExplainRouting;
 use super::keys::MAX_KEY;
 use super::profiles::Asked;
 use super::report::Report;
@@ -20,9 +21,10 @@ const MAX_STALENESS: &str = "causeway.max_staleness";
 const REGION: &str = "causeway.region";
 const REPORT: &str = "causeway.report";
 const SESSION_KEY: &str = "causeway.session_key";
+const EXPLAIN_ROUTING: &str = "causeway.explain_routing";
 
 /// What can be set.
-const KNOWN: [&str; 7] = [
+const KNOWN: [&str; 8] = [
     CONSISTENCY,
     MAX_STALENESS,
     TOKEN,
@@ -30,6 +32,7 @@ const KNOWN: [&str; 7] = [
     SESSION_KEY,
     REGION,
     REPORT,
+    EXPLAIN_ROUTING,
 ];
 
 /// What a session wants of its reads.
@@ -40,6 +43,7 @@ pub struct Preferences {
     max_staleness: Option<Duration>,
     pub region: Option<Arc<str>>,
     pub report: Report,
+    pub explain_routing: ExplainRouting,
     /// Ties the session to others with the same.
     pub session_key: Option<Arc<str>>,
     /// What the session itself has set, which comes before profiles.
@@ -54,6 +58,7 @@ impl Preferences {
             max_staleness,
             region,
             report: Report::Off,
+            explain_routing: ExplainRouting::Off,
             session_key: None,
             own_level: None,
             own_staleness: None,
@@ -83,7 +88,18 @@ impl Preferences {
                 SESSION_KEY => {
                     preferences.session_key = (!value.is_empty()).then(|| value.into());
                 }
-                REPORT => preferences.report = report(&value).unwrap_or_default(),
+                REPORT => {
+                    preferences.report = match switch(&value) {
+                        Some(true) => Report::On,
+                        _ => Report::Off,
+                    };
+                }
+                EXPLAIN_ROUTING => {
+                    preferences.explain_routing = match switch(&value) {
+                        Some(true) => ExplainRouting::On,
+                        _ => ExplainRouting::Off,
+                    };
+                }
                 _ => {}
             }
         }
@@ -140,6 +156,10 @@ impl Preferences {
             REPORT => Some(match self.report {
                 Report::On => "on".to_owned(),
                 Report::Off => "off".to_owned(),
+            }),
+            EXPLAIN_ROUTING => Some(match self.explain_routing {
+                ExplainRouting::On => "on".to_owned(),
+                ExplainRouting::Off => "off".to_owned(),
             }),
             _ => None,
         }
@@ -210,7 +230,9 @@ pub fn check(name: &str, value: Option<&str>) -> Result<(), Fault> {
             invalid("Milliseconds since 1970, such as 1764000000000.".to_owned())
         }
         SESSION_KEY if value.len() > MAX_KEY => invalid(format!("At most {MAX_KEY} bytes.")),
-        REPORT if report(&value).is_none() => invalid("Available values: on, off.".to_owned()),
+        REPORT | EXPLAIN_ROUTING if switch(&value).is_none() => {
+            invalid("Available values: on, off.".to_owned())
+        }
         _ => known(name),
     }
 }
@@ -264,10 +286,11 @@ fn timestamp(value: &str) -> Option<UnixMillis> {
     value.trim().parse().ok().map(UnixMillis)
 }
 
-fn report(value: &str) -> Option<Report> {
+/// On or off.
+fn switch(value: &str) -> Option<bool> {
     match value.to_ascii_lowercase().as_str() {
-        "on" | "true" | "yes" | "1" => Some(Report::On),
-        "off" | "false" | "no" | "0" => Some(Report::Off),
+        "on" | "true" | "yes" | "1" => Some(true),
+        "off" | "false" | "no" | "0" => Some(false),
         _ => None,
     }
 }
@@ -309,6 +332,7 @@ mod tests {
             (LAST_WRITE, "''"),
             (REPORT, "on"),
             (REPORT, "'False'"),
+            (EXPLAIN_ROUTING, "ON"),
         ];
         for (name, value) in good {
             assert_eq!(check(name, Some(value)), Ok(()), "{name} {value}");
@@ -317,6 +341,7 @@ mod tests {
             (CONSISTENCY, "'weak'"),
             (MAX_STALENESS, "'soon'"),
             (REPORT, "'perhaps'"),
+            (EXPLAIN_ROUTING, "'json'"),
             (LAST_WRITE, "'yesterday'"),
             (LAST_WRITE, "-1"),
             ("causeway.x", "'1'"),

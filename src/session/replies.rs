@@ -250,6 +250,11 @@ impl Session {
         if received.fate != Fate::Forward {
             return Ok(Verdict::Drop);
         }
+        if tag == backend::COMMAND_COMPLETE
+            && let Some(plan_s_end) = upstream.with_route(frame)
+        {
+            return Ok(Verdict::Replace(plan_s_end));
+        }
         if self.held_from.is_some() && shows_result(tag) {
             return Ok(Verdict::Show);
         }

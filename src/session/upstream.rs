@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::dispatch::deallocates_all;
+use super::explained::Explained;
 use super::pins::Pins;
 use super::statements::Statement;
 use super::tracked::Tracked;
@@ -50,6 +51,8 @@ pub struct Upstream {
     pub afterwards: Afterwards,
     pub partial: Option<Partial>,
     pub footprint: Footprint,
+    /// What the plans that it is asked for get besides.
+    pub explained: Explained,
     /// A position that was captured and that the next ReadyForQuery confirms.
     pub captured: Option<Lsn>,
     /// Something has been sent that may end what pins the session.
@@ -145,6 +148,7 @@ impl Upstream {
             afterwards: Afterwards::Pool,
             partial: None,
             footprint: Footprint::None,
+            explained: Explained::default(),
             captured: None,
             ends_pins: false,
             changes_catalogue: false,

@@ -146,7 +146,7 @@ impl Hasher for KeyIsHash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::{Class, Reason};
+    use crate::sql::{Class, Reason, Shown};
 
     fn decision(reason: &str) -> Arc<Decision> {
         Arc::new(Decision {
@@ -158,6 +158,7 @@ mod tests {
             relations: Box::default(),
             is_unparsed: false,
             runs_code: false,
+            shows: Shown::Data,
             reason: Reason(reason.into()),
         })
     }

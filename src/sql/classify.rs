@@ -12,7 +12,7 @@ use super::lists::Lists;
 use super::reader::{self, Reader};
 use super::settings;
 use super::statement;
-use super::{Class, Decision, Effect, PinReason, Reason, Relation};
+use super::{Class, Decision, Effect, PinReason, Reason, Relation, Shown};
 
 /// What the classifier is told besides the text.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,7 @@ pub(super) struct Part {
     pub relations: Vec<Relation>,
     pub is_unparsed: bool,
     pub runs_code: bool,
+    pub shows: Shown,
     pub reason: String,
 }
 
@@ -50,6 +51,7 @@ impl Part {
             relations: Vec::new(),
             is_unparsed: false,
             runs_code: false,
+            shows: Shown::Data,
             reason: reason.into(),
         }
     }
@@ -159,6 +161,7 @@ fn join(parts: Vec<Part>) -> Decision {
         relations: Box::default(),
         is_unparsed: false,
         runs_code: false,
+        shows: Shown::Data,
         reason: Reason("an empty query".into()),
     };
     let mut effects = Vec::new();
@@ -172,6 +175,7 @@ fn join(parts: Vec<Part>) -> Decision {
         decision.is_ddl |= part.is_ddl;
         decision.is_unparsed |= part.is_unparsed;
         decision.runs_code |= part.runs_code;
+        decision.shows = decision.shows.max(part.shows);
         effects.extend(part.effects);
         relations.extend(part.relations);
     }

@@ -59,8 +59,21 @@ pub struct Decision {
     /// It may run a function or a block of a user's, which may change settings unseen. What
     /// triggers, views and operators call is not counted.
     pub runs_code: bool,
+    /// What its answer shows.
+    pub shows: Shown,
     /// Why, in one line, for an operator.
     pub reason: Reason,
+}
+
+/// What the answer to a text shows; of several statements the strongest counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shown {
+    #[default]
+    Data,
+    /// EXPLAIN in its text format, a row for each line.
+    PlanText,
+    /// EXPLAIN in another format, for programs.
+    Plan,
 }
 
 /// A relation as a text names it, letters as PostgreSQL stores them.

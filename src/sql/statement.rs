@@ -5,7 +5,7 @@
 use super::classify::{Part, Rules, with_session_calls};
 use super::lexer::{Kind, Lexer, Token};
 use super::reader::{self, Reader};
-use super::{Class, DiscardKind, Effect, PinReason, SqlPrepare};
+use super::{Class, DiscardKind, Effect, PinReason, Shown, SqlPrepare};
 use super::{block, database, query, set_config, settings, transaction};
 
 pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
@@ -124,16 +124,18 @@ fn query_or_setting(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
 fn explain(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
     reader.next();
     let mut runs = false;
+    let mut shows = Shown::PlanText;
     if reader.accept_sign("(") {
         while let Some(token) = reader.next() {
             if reader.source(token) == b")" {
                 break;
             }
-            // An option is a name, and so may be quoted.
-            let option = reader::identifier(text, token);
-            if matches!(option.as_deref(), Some("analyze" | "analyse")) {
-                // The last one counts; whatever is not plainly "no" means that it runs.
-                runs = !is_no(reader.peek_source());
+            // An option is a name, and so may be quoted. The last one of a name counts.
+            match reader::identifier(text, token).as_deref() {
+                // Whatever is not plainly "no" means that it runs.
+                Some("analyze" | "analyse") => runs = !is_no(reader.peek_source()),
+                Some("format") => shows = format(reader),
+                _ => {}
             }
         }
     } else {
@@ -143,6 +145,14 @@ fn explain(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
     if reader.sees("EXPLAIN") {
         return Part::pinned(PinReason::Unknown, "EXPLAIN of an EXPLAIN");
     }
+    Part {
+        shows,
+        ..explained(rules, text, reader, runs)
+    }
+}
+
+/// What is explained, and whether it is run.
+fn explained(rules: &Rules, text: &[u8], reader: Reader, runs: bool) -> Part {
     let inner = classify(rules, text, reader.rest());
     if runs || reader.sees("EXECUTE") {
         return inner.at_least(Class::Read, "EXPLAIN plans it");
@@ -150,10 +160,19 @@ fn explain(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
     match inner.class {
         Class::PrimaryRead => Part::new(inner.class, inner.reason),
         // It takes the locks of what it plans, and a replica refuses some of it.
-        Class::Write => Part::write("EXPLAIN of what may write"),
+        Class::Write => Part::write(format!("EXPLAIN of what may write: {}", inner.reason)),
         Class::Read | Class::Anywhere => {
             Part::new(Class::Read, "EXPLAIN without ANALYZE only plans")
         }
+    }
+}
+
+/// The value of EXPLAIN's option FORMAT.
+fn format(mut reader: Reader) -> Shown {
+    let value = reader.literal().or_else(|| reader.identifier());
+    match value.is_some_and(|value| value.eq_ignore_ascii_case("text")) {
+        true => Shown::PlanText,
+        false => Shown::Plan,
     }
 }
 
@@ -233,8 +252,11 @@ fn prepare(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
                 class: inner.class,
                 relations: inner.relations.into(),
             };
-            Part::new(inner.class.max(Class::Read), "PREPARE")
-                .with(Effect::Prepare(Box::new(prepare)))
+            let reason = match inner.class {
+                Class::Anywhere | Class::Read => "PREPARE".to_owned(),
+                Class::PrimaryRead | Class::Write => format!("PREPARE: {}", inner.reason),
+            };
+            Part::new(inner.class.max(Class::Read), reason).with(Effect::Prepare(Box::new(prepare)))
         }
         _ => untold(),
     }

@@ -12,6 +12,7 @@ mod consistency;
 mod conversations;
 mod demo;
 mod differential;
+mod explained;
 mod front;
 mod fuzz;
 mod holes;
