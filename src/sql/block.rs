@@ -1,5 +1,5 @@
 //! DO: an anonymous block runs whatever its body says, so the body is looked through for
-//! statements that change the session. The rest of it is a write anyway.
+//! statements that change the session or the catalogue. The rest of it is a write anyway.
 
 use super::PinReason;
 use super::classify::Part;
@@ -15,16 +15,35 @@ pub(super) fn classify(mut reader: Reader) -> Part {
             Kind::Word if reader.source(token).eq_ignore_ascii_case(b"language") => {
                 let language = reader.identifier().or_else(|| reader.literal());
                 if language.as_deref() != Some("plpgsql") {
-                    return Part::pinned(PinReason::Unknown, "DO in another language");
+                    return anything("DO in another language");
                 }
             }
-            _ => return Part::pinned(PinReason::Unknown, "DO with a body that is not read"),
+            _ => return anything("DO with a body that is not read"),
         }
     }
-    match body {
-        Some(body) if !may_change_session(inside_dollars(body)) => Part::write("DO"),
-        _ => Part::pinned(PinReason::Unknown, "DO may change the session"),
+    let Some(body) = body.map(inside_dollars) else {
+        return anything("DO with a body that is not read");
+    };
+    match (may_change_session(body), may_change_catalogue(body)) {
+        (true, _) => anything("DO may change the session"),
+        (false, true) => Part::ddl("DO"),
+        (false, false) => Part::write("DO"),
     }
+}
+
+/// The session and the catalogue may be others behind it.
+fn anything(reason: &str) -> Part {
+    Part {
+        is_ddl: true,
+        ..Part::pinned(PinReason::Unknown, reason)
+    }
+}
+
+/// Words that begin what makes or changes a relation or a function. Dynamic SQL changes the session
+/// too, as far as can be told.
+fn may_change_catalogue(body: &[u8]) -> bool {
+    const WORDS: &[&str] = &["CREATE", "ALTER", "DROP"];
+    Lexer::new(body).any(|token| WORDS.iter().any(|word| reader::is_word(body, token, word)))
 }
 
 fn inside_dollars(literal: &[u8]) -> &[u8] {

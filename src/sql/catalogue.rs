@@ -8,6 +8,8 @@
 //! of its columns, an operator of its function (`spread`).
 
 mod below;
+#[cfg(test)]
+mod random;
 mod rows;
 mod spread;
 #[cfg(test)]

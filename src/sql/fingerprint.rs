@@ -3,7 +3,7 @@
 //!
 //! Two texts share a *shape* key only if they have the same tokens, where two literals of the
 //! same kind count as the same. The classifier sees no more than that of a text with a shape key
-//! (see [`canonical`]), so equal keys mean equal decisions. Texts whose decision carries literal
+//! (see [`canonical`](super::canonical::canonical)), so equal keys mean equal decisions. Texts whose decision carries literal
 //! values (SET, several statements, ...) have an *exact* key, of all their bytes.
 
 use std::hash::Hasher;
@@ -11,7 +11,6 @@ use std::hash::Hasher;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::lexer::{Kind, Lexer, Token};
-use super::reader::is_word;
 use super::settings::names_the_role;
 
 /// The secret of the keys: without it nobody can make two texts share one.
@@ -144,39 +143,5 @@ impl Shape {
     fn finish(mut self) -> u128 {
         self.flush();
         self.hasher.finish128().as_u128()
-    }
-}
-
-/// The tokens as the parser gets them: one space between any two, values of literals replaced,
-/// comments gone, each byte from 0x80 up replaced by one letter. So the parser cannot cut a text
-/// in other places than PostgreSQL does.
-pub(super) fn canonical(text: &[u8], tokens: &[Token]) -> String {
-    let mut out = String::with_capacity(text.len().min(64 * 1024) + 16);
-    for token in tokens {
-        match token.kind {
-            Kind::Literal(_) => out.push_str("'x'"),
-            Kind::Number => out.push('1'),
-            Kind::Parameter => out.push_str("$1"),
-            // By definition the same, and the parser knows only the second form everywhere.
-            _ if is_word(text, *token, "TABLE") => out.push_str("SELECT * FROM"),
-            _ => {
-                let source = text.get(token.start..token.end).unwrap_or_default();
-                out.extend(source.iter().map(letter));
-            }
-        }
-        out.push(' ');
-    }
-    out
-}
-
-/// A name or a text as [`canonical`] gives its bytes.
-pub(super) fn letters(text: &[u8]) -> String {
-    text.iter().map(letter).collect()
-}
-
-fn letter(byte: &u8) -> char {
-    match byte.is_ascii() {
-        true => char::from(*byte),
-        false => 'ÿ',
     }
 }

@@ -2,7 +2,7 @@
 
 use hashbrown::HashSet;
 
-use super::fingerprint::letters;
+use super::canonical::letters;
 
 /// The lists of the configuration, each of names: `name` in whatever schema, `schema.name`, or
 /// either with `*` (any letters) and `?` (one letter); letters as PostgreSQL stores the name.

@@ -3,6 +3,7 @@
 
 mod block;
 mod cache;
+mod canonical;
 pub mod catalogue;
 mod classifier;
 mod classify;

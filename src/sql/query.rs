@@ -7,9 +7,9 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
+use super::canonical::{canonical, letters};
 use super::catalogue::Finding;
 use super::classify::{Part, Rules};
-use super::fingerprint::{canonical, letters};
 use super::lexer::{self, Kind};
 use super::names;
 use super::reader::{self, Reader};
@@ -18,7 +18,11 @@ use super::{Class, Relation};
 
 pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[lexer::Token]) -> Part {
     if let Some(reason) = writes_by_tokens(rules, text, tokens) {
-        return Part::write(reason);
+        let makes_table = |token: &lexer::Token| reader::is_word(text, *token, "INTO");
+        return Part {
+            is_ddl: tokens.iter().any(makes_table),
+            ..Part::write(reason)
+        };
     }
     if let Some(reason) = exceeds_parser(text, tokens) {
         return Part::write(reason);

@@ -737,6 +737,13 @@ fn several_statements_count_in_order() {
 #[test]
 fn copy_in_and_ddl_are_marked() {
     for (text, copies_in, is_ddl) in [
+        ("SELECT a INTO u FROM t", false, true),
+        ("EXPLAIN ANALYZE SELECT a INTO u FROM t", false, true),
+        ("INSERT INTO t VALUES (1)", false, false),
+        ("DO $$ BEGIN INSERT INTO t VALUES (1); END $$", false, false),
+        ("DO $$ BEGIN CREATE TABLE u (); END $$", false, true),
+        ("DO $$ BEGIN EXECUTE 'x'; END $$", false, true),
+        ("DO LANGUAGE plperl $$ 1 $$", false, true),
         ("COPY t FROM STDIN", true, false),
         ("COPY t (a, b) FROM stdin WITH (FORMAT csv)", true, false),
         ("COPY BINARY t FROM STDIN", true, false),
@@ -919,15 +926,100 @@ fn what_a_replica_refused_stays_a_write_until_forgotten() {
 }
 
 #[test]
+fn whoever_keeps_a_class_is_told_when_something_is_learned_or_forgotten() {
+    let classifier = classifier();
+    let scope = Scope::new();
+    let text = b"SELECT * FROM v";
+    let mut editions = vec![classifier.classify_in(&scope, text).edition];
+    classifier.remember_as_write_in(&scope, text);
+    editions.push(classifier.classify_in(&scope, text).edition);
+    assert!(!classifier.forget(0));
+    assert_eq!(classifier.edition(&scope), editions[1]);
+    assert_eq!(classifier.forget_all(), 1);
+    editions.push(classifier.classify_in(&scope, text).edition);
+    assert_eq!(classifier.edition(&scope), editions[2]);
+    assert!(editions[0] != editions[1] && editions[1] != editions[2]);
+    assert!(editions.iter().all(|edition| edition & 0b11 == 0));
+}
+
+/// What the parser gets is not what the client has sent.
+#[test]
+fn other_words_for_the_parser_hide_nothing() {
+    assert_class(
+        Read,
+        &[
+            "SELECT concat(VARIADIC ARRAY['a', 'b'])",
+            "SELECT * FROM t WHERE a ISNULL OR b NOTNULL AND c BETWEEN SYMMETRIC 2 AND 1",
+            "SELECT sum(a) OVER (ORDER BY b ROWS 1 PRECEDING EXCLUDE CURRENT ROW) FROM t",
+            "SELECT sum(a) OVER (ORDER BY b RANGE '1 day'::interval PRECEDING) FROM t",
+            "SELECT DATE '2020-01-01'::text, timestamp '2020-01-01'::date, 'a'::text FROM t",
+            "SELECT * FROM ROWS FROM (lower('a'), upper('b')) WITH ORDINALITY AS r",
+            "SELECT * FROM json_to_record('{}') AS (a int, b text)",
+            "SELECT (json_populate_record(NULL::t, '{}')).* FROM u",
+            "SELECT a <-> b, @-@ c, d *<> e, f @@ ANY (g), 2 * ANY (h) FROM t",
+            "SELECT a.variadic, b AS isnull, c AS table FROM a, b",
+        ],
+    );
+    assert_class(
+        Write,
+        &[
+            "SELECT concat(VARIADIC ARRAY[nextval('s')])",
+            "SELECT a ISNULL FROM t WHERE nextval('s') NOTNULL",
+            "SELECT sum(nextval('s')) OVER (ORDER BY b ROWS 1 PRECEDING EXCLUDE CURRENT ROW) FROM t",
+            "SELECT * FROM ROWS FROM (lower('a'), unknown('b')) AS r",
+            "SELECT * FROM unknown('{}') AS (a int, b text)",
+            "SELECT (unknown('{}')).* FROM u",
+            "SELECT 1 WHERE 1 <-> unknown(1) = ANY (ARRAY[1])",
+            "SELECT isnull(1), notnull(1)",
+            // Never one for another of PostgreSQL's own.
+            "SELECT 1 <+++> 2",
+        ],
+    );
+    // A name in the place of a keyword must not swallow the relation behind it.
+    let decision = decide("SELECT v.variadic FROM v");
+    assert_eq!(decision.relations.len(), 1, "{decision:?}");
+}
+
+#[test]
+fn a_plan_for_people_is_told_from_one_for_programs() {
+    let table = [
+        ("EXPLAIN SELECT 1", Shown::PlanText),
+        ("EXPLAIN ANALYZE VERBOSE SELECT 1", Shown::PlanText),
+        (
+            "EXPLAIN (FORMAT text, COSTS off) DELETE FROM t",
+            Shown::PlanText,
+        ),
+        (
+            "EXPLAIN (FORMAT yaml, \"format\" 'TEXT') SELECT 1",
+            Shown::PlanText,
+        ),
+        ("EXPLAIN (ANALYZE, FORMAT YAML) SELECT 1", Shown::Plan),
+        ("EXPLAIN (FORMAT 'json') SELECT 1", Shown::Plan),
+        ("EXPLAIN (FORMAT E'\\x74ext') SELECT 1", Shown::Plan),
+        ("EXPLAIN SELECT 1; SELECT 2", Shown::PlanText),
+        (
+            "EXPLAIN (FORMAT xml) SELECT 1; EXPLAIN SELECT 2",
+            Shown::Plan,
+        ),
+        ("SELECT 1", Shown::Data),
+        ("SELECT 'EXPLAIN' AS explain", Shown::Data),
+    ];
+    for (text, shows) in table {
+        let decision = classifier().classify(text.as_bytes()).decision;
+        assert_eq!(decision.shows, shows, "{text}");
+    }
+}
+
+#[test]
 fn queries_that_are_not_parsed_are_counted_by_their_shape() {
     let classifier = classifier();
     for value in 1..=3 {
-        let text = format!("SELECT * FROM ROWS FROM (lower('{value}'), upper('b')) AS r");
+        let text = format!("SELECT xmlelement(name a, lower('{value}'))");
         assert!(classifier.classify(text.as_bytes()).decision.is_unparsed);
     }
     assert!(!classifier.classify(b"SELECT 1").decision.is_unparsed);
     // A write for another reason.
-    classifier.classify(b"SELECT * FROM ROWS FROM (lower('a'), upper('b')) AS r FOR UPDATE");
+    classifier.classify(b"SELECT xmlelement(name a, lower('a')) FOR UPDATE");
     let [only] = classifier.unparsed().try_into().unwrap();
     assert_eq!(only.count, 3);
     assert!(only.text.contains("lower('1')"), "{}", only.text);

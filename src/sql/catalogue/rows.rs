@@ -1,6 +1,6 @@
 //! What a catalogue is made of, as the system catalogue of a database gives it.
 
-use crate::sql::fingerprint::letters;
+use crate::sql::canonical::letters;
 
 /// All that there is, at one moment.
 #[derive(Clone, Debug, Default)]
