@@ -1,6 +1,7 @@
 //! Keeps the catalogues of the databases that sessions use: one task per database, which reads it
 //! from the nearest node that has all that was read before, again every `catalogue_interval`, and
-//! from the primary at once when a session has changed it.
+//! from the primary at once when a session has changed it. A database that has had no session for
+//! some intervals is left alone, and forgotten, until it has one again.
 
 mod load;
 
@@ -43,6 +44,15 @@ struct Shelf {
     changed: Notify,
     /// It has been tried to read it, whatever came of that.
     looked: watch::Sender<bool>,
+    users: watch::Sender<Users>,
+}
+
+/// Who uses a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Users {
+    sessions: usize,
+    /// Sessions that there have been since the keeper last asked.
+    lately: usize,
 }
 
 /// What one session knows of the names in its database.
@@ -77,6 +87,12 @@ impl Names {
     }
 }
 
+impl Drop for Names {
+    fn drop(&mut self) {
+        self.shelf.users.send_modify(|users| users.sessions -= 1);
+    }
+}
+
 /// A reading takes so long at the most.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The first session of a database waits so long for its catalogue.
@@ -85,6 +101,8 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// A name that is not known is looked for after so long; in vain, twice as long the next time.
 const MISS_PATIENCE: Duration = Duration::from_secs(1);
+/// So often a database is read that has no session any more.
+const MOST_IN_VAIN: u32 = 5;
 /// Readings that sessions ask for take this share of the time: one in so many.
 const PAUSES_PER_LOAD: u32 = 4;
 
@@ -108,13 +126,18 @@ impl Catalogues {
     /// seconds; without one, statements are judged by their text alone.
     pub async fn of(&self, database: &str) -> Names {
         let shelf = self.shelf(database);
-        let mut looked = shelf.looked.subscribe();
-        // Whether it timed out makes no difference: the scope says what is known.
-        let _ = timeout(FIRST_LOOK, looked.wait_for(|looked| *looked)).await;
-        Names {
+        shelf.users.send_modify(|users| {
+            users.sessions += 1;
+            users.lately += 1;
+        });
+        let names = Names {
             shelf,
             ddl: Ddl::None,
-        }
+        };
+        let mut looked = names.shelf.looked.subscribe();
+        // Whether it timed out makes no difference: the scope says what is known.
+        let _ = timeout(FIRST_LOOK, looked.wait_for(|looked| *looked)).await;
+        names
     }
 
     fn shelf(&self, database: &str) -> Arc<Shelf> {
@@ -132,6 +155,7 @@ impl Catalogues {
             scope: Arc::new(Scope::new()),
             changed: Notify::new(),
             looked: watch::Sender::new(!is_read),
+            users: watch::Sender::default(),
         });
         if is_read {
             let keeper = Keeper {
@@ -141,6 +165,7 @@ impl Catalogues {
                 settings: shared.settings.clone(),
                 lists: Arc::clone(&shared.lists),
                 last: None,
+                in_vain: 0,
             };
             let mut tasks = shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             tasks.spawn(keeper.run());
@@ -159,6 +184,8 @@ struct Keeper {
     lists: Arc<Lists>,
     /// Where the last reading stood.
     last: Option<(Timeline, Lsn)>,
+    /// Readings since the database had its last session.
+    in_vain: u32,
 }
 
 /// Which node may be read.
@@ -207,7 +234,28 @@ impl Keeper {
                     })
                 }
             };
+            self.until_used().await;
         }
+    }
+
+    /// Goes on at once unless the database has had no session for long. Then what is known of it is
+    /// forgotten, and the next session is waited for: that one waits for a reading.
+    async fn until_used(&mut self) {
+        let shelf = &self.shelf;
+        let mut users = shelf.users.subscribe();
+        let is_used = |users: &Users| users.sessions > 0 || users.lately > 0;
+        self.in_vain = match is_used(&users.borrow_and_update()) {
+            true => 0,
+            false => self.in_vain + 1,
+        };
+        if self.in_vain > MOST_IN_VAIN {
+            shelf.looked.send_replace(false);
+            shelf.scope.forget();
+            debug!(database = %shelf.database, "the catalogue is not needed");
+            // The sender is the shelf's, and outlives this.
+            let _ = users.wait_for(is_used).await;
+        }
+        shelf.users.send_modify(|users| users.lately = 0);
     }
 
     /// Waits until the next reading is due. A name that a statement had and the catalogue lacks is

@@ -29,10 +29,7 @@ impl Scope {
     /// Nothing is known.
     pub fn new() -> Scope {
         Scope {
-            current: ArcSwap::from_pointee(Edition {
-                salt: 0,
-                catalogue: None,
-            }),
+            current: ArcSwap::from_pointee(Edition::UNKNOWN),
             missed: AtomicBool::new(false),
         }
     }

@@ -1,7 +1,10 @@
 //! What the proxy knows of the functions and relations of a database, and when.
 
+use std::time::{Duration, Instant};
+
 use causeway::config::MonitorConfig;
-use causeway::lab::{APP_DATABASE, APP_USER, Lab, PASSWORD};
+use causeway::lab::{APP_DATABASE, APP_USER, Lab, PASSWORD, SUPERUSER};
+use tokio::time::sleep;
 
 use crate::front::{Front, PATIENCE, ask, read_on_replica, until};
 
@@ -134,4 +137,52 @@ async fn explain_judges_with_the_catalogue_of_a_database() {
     };
     assert_eq!(explain(&[]), ["write", "write"]);
     assert_eq!(explain(&["--database", APP_DATABASE]), ["read", "write"]);
+}
+
+/// Each reading is a connection of its own, and the server counts them.
+#[tokio::test]
+async fn a_database_that_nobody_uses_is_left_alone_until_somebody_does() {
+    const INTERVAL: Duration = Duration::from_millis(20);
+    let front = Front::with(|config| config.monitor.catalogue_interval = INTERVAL).await;
+    let admin = front
+        .primary()
+        .connect(SUPERUSER, "postgres")
+        .await
+        .unwrap();
+    let sql = format!("CREATE DATABASE other OWNER {APP_USER}");
+    admin.batch_execute(&sql).await.unwrap();
+    let connect = async || {
+        let other = |config: &mut tokio_postgres::Config| {
+            config.dbname("other");
+        };
+        front.try_client(other).await.unwrap()
+    };
+    let client = connect().await;
+    client
+        .batch_execute("CREATE VIEW v AS SELECT 1 AS n")
+        .await
+        .unwrap();
+    read_on_replica(&client, "SELECT n FROM v", "1").await;
+    drop(client);
+
+    let readings = "SELECT sessions::text FROM pg_stat_database WHERE datname = 'other'";
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = (ask(&admin, readings).await, Instant::now());
+    // Read on, it would be read dozens of times within that.
+    while seen.1.elapsed() < 50 * INTERVAL {
+        assert!(Instant::now() < deadline, "it is read on and on");
+        sleep(INTERVAL).await;
+        let now = ask(&admin, readings).await;
+        if now != seen.0 {
+            seen = (now, Instant::now());
+        }
+    }
+
+    // What has changed meanwhile is known to whoever comes next, from the first statement on.
+    let direct = front.primary().connect(APP_USER, "other").await.unwrap();
+    let sql = "CREATE SEQUENCE s; CREATE OR REPLACE VIEW v AS SELECT nextval('s')::int AS n";
+    direct.batch_execute(sql).await.unwrap();
+    let client = connect().await;
+    assert_eq!(ask(&client, "SELECT n FROM v").await, "1");
+    assert!(route(&client).await.contains("reason=\"write\""));
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Object as Connection, Pool, PoolError};
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::PgLsn;
 use tokio_postgres::{IsolationLevel, Row};
 
@@ -29,6 +30,9 @@ pub struct Loaded {
     pub position: Lsn,
 }
 
+/// So often it is read again at once where something was dropped meanwhile.
+const MOST_ATTEMPTS: u32 = 5;
+
 const OBJECTS: &str = include_str!("objects.sql");
 const EDGES: &str = include_str!("edges.sql");
 
@@ -42,32 +46,55 @@ const SETTINGS: &str = "SET LOCAL search_path = pg_catalog; SET LOCAL jit = off"
 /// Connects, reads, and closes the connection: one that stayed would keep the database from being
 /// dropped. Cancel safe.
 pub async fn load(pool: &Pool, at_most: Duration) -> Result<Loaded, LoadError> {
-    let read = async {
-        let mut connection = Connection::take(pool.get().await.map_err(LoadError::Connect)?);
-        let transaction = connection
-            .build_transaction()
-            .isolation_level(IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .await?;
-        let (_, objects, edges) = tokio::try_join!(
-            transaction.batch_execute(SETTINGS),
-            transaction.query(OBJECTS, &[]),
-            transaction.query(EDGES, &[]),
-        )?;
-        transaction.commit().await?;
-        let position: PgLsn = connection.query_one(POSITION, &[]).await?.try_get(0)?;
-        Ok(Loaded {
-            rows: Rows {
-                objects: objects.iter().map(object).collect::<Result<_, _>>()?,
-                edges: edges.iter().map(edge).collect::<Result<_, _>>()?,
-            },
-            position: Lsn(position.into()),
-        })
+    let read_on = async {
+        let mut attempts = 1;
+        loop {
+            match read(pool).await {
+                Err(error) if attempts < MOST_ATTEMPTS && is_torn(&error) => attempts += 1,
+                outcome => return outcome,
+            }
+        }
     };
-    timeout(at_most, read)
+    timeout(at_most, read_on)
         .await
         .unwrap_or(Err(LoadError::Timeout(at_most)))
+}
+
+async fn read(pool: &Pool) -> Result<Loaded, LoadError> {
+    let mut connection = Connection::take(pool.get().await.map_err(LoadError::Connect)?);
+    let transaction = connection
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await?;
+    let (_, objects, edges) = tokio::try_join!(
+        transaction.batch_execute(SETTINGS),
+        transaction.query(OBJECTS, &[]),
+        transaction.query(EDGES, &[]),
+    )?;
+    transaction.commit().await?;
+    let position: PgLsn = connection.query_one(POSITION, &[]).await?.try_get(0)?;
+    Ok(Loaded {
+        rows: Rows {
+            objects: objects.iter().map(object).collect::<Result<_, _>>()?,
+            edges: edges.iter().map(edge).collect::<Result<_, _>>()?,
+        },
+        position: Lsn(position.into()),
+    })
+}
+
+/// PostgreSQL's functions that print definitions do not keep to the snapshot: they fail with an
+/// internal error where something is dropped meanwhile, and then so does what is asked behind them.
+fn is_torn(error: &LoadError) -> bool {
+    let LoadError::Query(error) = error else {
+        return false;
+    };
+    let torn = [
+        SqlState::INTERNAL_ERROR,
+        SqlState::IN_FAILED_SQL_TRANSACTION,
+    ];
+    error.code().is_some_and(|code| torn.contains(code))
 }
 
 fn object(row: &Row) -> Result<Object, LoadError> {
