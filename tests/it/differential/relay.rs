@@ -1,7 +1,7 @@
 //! Between psql and the primary: moves the messages, and looks at each Query on its way.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -10,8 +10,8 @@ use causeway::lab::{APP_DATABASE, Lab, MONITOR_USER, PASSWORD, SUPERUSER};
 use causeway::monitor::catalogue::load;
 use causeway::monitor::control_pool;
 use causeway::protocol::frame::{backend, frontend};
-use causeway::sql::{Catalogue, Class, Classifier, Decision, Effect, Lists, Scope};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use causeway::sql::{Catalogue, Class, Classifier, Decision, Effect, Lists, Reason, Scope};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::{Client, NoTls};
 
@@ -24,9 +24,6 @@ pub struct Relay {
     port: u16,
     classifier: Classifier,
     tally: Mutex<Tally>,
-    script: Mutex<String>,
-    /// Something may have been written since the replica was last waited for.
-    written: AtomicBool,
     primary: Client,
     replica: Client,
 }
@@ -44,8 +41,6 @@ impl Relay {
             port: listener.local_addr().unwrap().port(),
             classifier: Classifier::new(64 << 20, &[]),
             tally: Mutex::default(),
-            script: Mutex::default(),
-            written: AtomicBool::new(true),
         });
         let accepting = Arc::downgrade(&relay);
         tokio::spawn(async move {
@@ -62,10 +57,6 @@ impl Relay {
         self.port
     }
 
-    pub fn begins(&self, script: &str) {
-        *self.script.lock().unwrap() = script.to_owned();
-    }
-
     pub fn tally(&self) -> Tally {
         self.tally.lock().unwrap().clone()
     }
@@ -74,23 +65,28 @@ impl Relay {
     async fn serve(self: Arc<Relay>, client: TcpStream) {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.lab.node("us-east").port()));
         let server = TcpStream::connect(address).await.unwrap();
+        for stream in [&client, &server] {
+            stream.set_nodelay(true).unwrap();
+        }
         let mut conversation = Conversation {
-            client,
-            server,
+            client: BufStream::new(client),
+            server: BufStream::new(server),
             status: b'I',
             scope: Scope::new(),
             is_stale: true,
             database: String::new(),
+            script: String::new(),
             mirror: None,
+            written: true,
+            prepared: HashMap::new(),
+            looked: None,
             relay: self,
         };
         let _ = conversation.run().await;
     }
 
+    /// Waits until the replica has everything.
     async fn catch_up(&self) {
-        if !self.written.swap(false, Ordering::Relaxed) {
-            return;
-        }
         // Flushed, so that the replica gets it: scripts commit asynchronously too.
         let position = "SELECT pg_current_wal_flush_lsn()::text";
         let row = self.primary.query_one(position, &[]).await.unwrap();
@@ -113,16 +109,24 @@ impl Relay {
 
 struct Conversation {
     relay: Arc<Relay>,
-    client: TcpStream,
-    server: TcpStream,
+    client: BufStream<TcpStream>,
+    server: BufStream<TcpStream>,
     /// As the last ReadyForQuery told.
     status: u8,
     scope: Scope,
     /// The catalogue may have changed since it was read.
     is_stale: bool,
     database: String,
+    /// What psql runs, as it says itself.
+    script: String,
     /// The same session on the replica.
     mirror: Option<Client>,
+    /// Something may have been written since the replica was last waited for.
+    written: bool,
+    /// The PREPAREs of SQL, as a session of the proxy knows them.
+    prepared: HashMap<Box<str>, Box<[u8]>>,
+    /// What the open transaction has taken, if nothing has been run since that was looked at.
+    looked: Option<Vec<String>>,
 }
 
 /// How a query ended.
@@ -132,13 +136,14 @@ struct Outcome {
     columns: Vec<String>,
 }
 
-/// Looks for what a statement has taken: by its lines that were not there before.
+/// Looks for what a statement has taken: by its lines that were not there before. The locks of
+/// SERIALIZABLE note what was read, and nobody waits for them.
 const LOOK: &str = "\
 SELECT 'a transaction number' WHERE pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL \
 UNION SELECT mode || ' on ' || locktype || ' ' || concat_ws(' ', relation::pg_catalog.regclass, classid, objid) \
   FROM pg_catalog.pg_locks \
  WHERE pid = pg_catalog.pg_backend_pid() AND locktype NOT IN ('virtualxid', 'transactionid') \
-       AND mode NOT IN ('AccessShareLock', 'RowShareLock')";
+       AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'SIReadLock')";
 
 impl Conversation {
     async fn run(&mut self) -> std::io::Result<()> {
@@ -154,8 +159,8 @@ impl Conversation {
         if ready.error.is_some() {
             return Ok(());
         }
+        self.catch_up().await;
         let replica = self.relay.lab.node("eu-west");
-        self.relay.catch_up().await;
         let mut config = tokio_postgres::Config::new();
         config
             .host("127.0.0.1")
@@ -179,6 +184,11 @@ impl Conversation {
                 self.server
                     .write_all(&frame(message.tag, &message.body))
                     .await?;
+                self.server.flush().await?;
+                // psql's \gdesc and \lo_import.
+                if matches!(message.tag, frontend::SYNC | frontend::FUNCTION_CALL) {
+                    self.forward(Ready::Forward).await?;
+                }
             }
         }
     }
@@ -194,6 +204,7 @@ impl Conversation {
                 .map(|pair| pair[1])
         };
         let user = of("user").unwrap_or_default().to_owned();
+        self.script = of("application_name").unwrap_or_default().to_owned();
         self.database = of("database").unwrap_or(&user).to_owned();
         user
     }
@@ -209,14 +220,22 @@ impl Conversation {
         let deed = match self.status {
             b'I' if is_candidate => self.in_own_transaction(text).await?,
             b'T' if is_candidate => {
-                let before = self.ask_server(LOOK).await?.columns;
+                let before = match self.looked.take() {
+                    Some(before) => before,
+                    None => self.ask_server(LOOK).await?.columns,
+                };
                 let outcome = self.pass(text).await?;
                 match (outcome.error, self.status) {
-                    (None, b'T') => Some(deed(&before, self.ask_server(LOOK).await?.columns)),
+                    (None, b'T') => {
+                        let after = self.ask_server(LOOK).await?.columns;
+                        self.looked = Some(after.clone());
+                        Some(deed(&before, after))
+                    }
                     _ => None,
                 }
             }
             _ => {
+                self.looked = None;
                 self.pass(text).await?;
                 None
             }
@@ -227,38 +246,86 @@ impl Conversation {
             decision = self.classify(text).await;
         }
         if decision.class > Class::Read {
-            self.relay.written.store(true, Ordering::Relaxed);
+            self.written = true;
             self.is_stale |= decision.class == Class::Write && !changes_rows(text);
         }
         let text = String::from_utf8_lossy(text).into_owned();
-        let place = self.relay.script.lock().unwrap().clone();
-        let refusal =
-            match self.status == b'I' && (deed.is_some() || decision.class == Class::Anywhere) {
-                true => self.ask_replica(&text).await,
-                false => Answer::None,
-            };
+        let concerns_session =
+            decision.class == Class::Anywhere || decision.effects.iter().any(prepares);
+        let refusal = match self.status == b'I' && (deed.is_some() || concerns_session) {
+            true => self.ask_replica(&text).await,
+            false => Answer::None,
+        };
         let deed = deed.unwrap_or(Deed::Unknown);
         let mut tally = self.relay.tally.lock().unwrap();
-        tally.add(&place, &text, &decision, deed, refusal);
+        tally.add(&self.script, &text, &decision, deed, refusal);
+        drop(tally);
+        self.note_prepared(&decision);
         Ok(())
+    }
+
+    /// What the session would know of SQL's own prepared statements.
+    fn note_prepared(&mut self, decision: &Decision) {
+        for effect in &decision.effects {
+            match effect {
+                Effect::Prepare(prepare) => {
+                    let known = self.prepared.entry(prepare.name.clone());
+                    known.or_insert_with(|| prepare.text.clone());
+                }
+                Effect::Deallocate(Some(name)) => drop(self.prepared.remove(name)),
+                Effect::Deallocate(None) | Effect::DiscardAll => self.prepared.clear(),
+                _ => {}
+            }
+        }
+    }
+
+    async fn catch_up(&mut self) {
+        if std::mem::take(&mut self.written) {
+            self.relay.catch_up().await;
+        }
     }
 
     /// With names that are as new as they must be: what is not known may just have been made.
     async fn classify(&mut self, text: &[u8]) -> Arc<Decision> {
-        let decision = self
-            .relay
-            .classifier
-            .classify_in(&self.scope, text)
-            .decision;
+        let decision = self.decide(text);
         if self.scope.take_missed() && self.is_stale || self.scope.catalogue().is_none() {
             self.reload().await;
-            return self
-                .relay
-                .classifier
-                .classify_in(&self.scope, text)
-                .decision;
+            return self.decide(text);
         }
         decision
+    }
+
+    /// As a session does: EXECUTE is what was prepared.
+    fn decide(&self, text: &[u8]) -> Arc<Decision> {
+        let classify = |text: &[u8]| {
+            let classifier = &self.relay.classifier;
+            classifier.classify_in(&self.scope, text).decision
+        };
+        let decision = classify(text);
+        let executed = decision.effects.iter().find_map(|effect| match effect {
+            Effect::Execute(name) => Some(name),
+            _ => None,
+        });
+        let Some(name) = executed else {
+            return decision;
+        };
+        let prepare = self.prepared.get(name).map(|text| classify(text));
+        let class_of = |prepare: &Arc<Decision>| {
+            prepare.effects.iter().find_map(|effect| match effect {
+                Effect::Prepare(prepare) => Some(prepare.class),
+                _ => None,
+            })
+        };
+        let class = prepare.as_ref().and_then(class_of).unwrap_or(Class::Write);
+        if class <= decision.class {
+            return decision;
+        }
+        let nothing = || Reason("nothing was prepared".into());
+        Arc::new(Decision {
+            class,
+            reason: prepare.map_or_else(nothing, |prepare| prepare.reason.clone()),
+            ..(*decision).clone()
+        })
     }
 
     async fn reload(&mut self) {
@@ -279,7 +346,15 @@ impl Conversation {
             ..MonitorConfig::default()
         };
         let pool = control_pool(&node, &settings).unwrap();
-        let loaded = load(&pool, super::SCRIPT_TIMEOUT).await.unwrap();
+        // What other scripts drop meanwhile can make a reading fail, as it would the proxy's.
+        let mut attempts = 0;
+        let loaded = loop {
+            match load(&pool, super::SCRIPT_TIMEOUT).await {
+                Ok(loaded) => break loaded,
+                Err(error) if attempts == 100 => panic!("{error}"),
+                Err(_) => attempts += 1,
+            }
+        };
         self.scope
             .publish(Catalogue::new(&loaded.rows, &Lists::default()));
         // What an open transaction has made is not to be read yet.
@@ -288,29 +363,37 @@ impl Conversation {
 
     /// Runs a statement in a transaction of ours, which the client does not see.
     async fn in_own_transaction(&mut self, text: &[u8]) -> std::io::Result<Option<Deed>> {
-        self.ask_server("BEGIN").await?;
-        let before = self.ask_server(LOOK).await?.columns;
+        let before = self.ask_server(&format!("BEGIN; {LOOK}")).await?.columns;
         self.server
             .write_all(&frame(frontend::QUERY, &[text, b"\0"].concat()))
             .await?;
         let outcome = self.forward(Ready::Withhold).await?;
         let taken = match outcome.error {
-            None => Some(deed(&before, self.ask_server(LOOK).await?.columns)),
-            Some(_) => None,
+            None => {
+                let after = self.ask_server(&format!("{LOOK}; COMMIT")).await?.columns;
+                Some(deed(&before, after))
+            }
+            Some(_) => {
+                self.ask_server("COMMIT").await?;
+                None
+            }
         };
-        self.ask_server("COMMIT").await?;
         self.client
             .write_all(&frame(backend::READY_FOR_QUERY, b"I"))
             .await?;
+        self.client.flush().await?;
         Ok(taken)
     }
 
     /// What the replica says to it.
     async fn ask_replica(&mut self, text: &str) -> Answer {
+        if self.mirror.is_none() {
+            return Answer::None;
+        }
+        self.catch_up().await;
         let Some(mirror) = &self.mirror else {
             return Answer::None;
         };
-        self.relay.catch_up().await;
         let Err(error) = mirror.simple_query(text).await else {
             return Answer::Ran;
         };
@@ -341,6 +424,7 @@ impl Conversation {
     /// that waits for it: in authentication and COPY.
     async fn forward(&mut self, ready: Ready) -> std::io::Result<Outcome> {
         let mut outcome = Outcome::default();
+        self.server.flush().await?;
         loop {
             let message = read(&mut self.server).await?;
             let bytes = frame(message.tag, &message.body);
@@ -349,6 +433,7 @@ impl Conversation {
                     self.status = message.body[0];
                     if ready == Ready::Forward {
                         self.client.write_all(&bytes).await?;
+                        self.client.flush().await?;
                     }
                     return Ok(outcome);
                 }
@@ -358,18 +443,24 @@ impl Conversation {
             self.client.write_all(&bytes).await?;
             match message.tag {
                 backend::AUTHENTICATION if matches!(message.body[3], 3 | 5 | 10 | 11) => {
+                    self.client.flush().await?;
                     let answer = read(&mut self.client).await?;
                     self.server
                         .write_all(&frame(answer.tag, &answer.body))
                         .await?;
+                    self.server.flush().await?;
                 }
-                backend::COPY_IN_RESPONSE => loop {
-                    let data = read(&mut self.client).await?;
-                    self.server.write_all(&frame(data.tag, &data.body)).await?;
-                    if matches!(data.tag, frontend::COPY_DONE | frontend::COPY_FAIL) {
-                        break;
+                backend::COPY_IN_RESPONSE => {
+                    self.client.flush().await?;
+                    loop {
+                        let data = read(&mut self.client).await?;
+                        self.server.write_all(&frame(data.tag, &data.body)).await?;
+                        if matches!(data.tag, frontend::COPY_DONE | frontend::COPY_FAIL) {
+                            break;
+                        }
                     }
-                },
+                    self.server.flush().await?;
+                }
                 _ => {}
             }
         }
@@ -378,6 +469,7 @@ impl Conversation {
     /// A question of ours on psql's connection.
     async fn ask_server(&mut self, sql: &str) -> std::io::Result<Outcome> {
         self.server.write_all(&query(sql)).await?;
+        self.server.flush().await?;
         let mut outcome = Outcome::default();
         loop {
             let message = read(&mut self.server).await?;
@@ -400,7 +492,7 @@ enum Ready {
     Withhold,
 }
 
-async fn read(stream: &mut TcpStream) -> std::io::Result<Message> {
+async fn read(stream: &mut BufStream<TcpStream>) -> std::io::Result<Message> {
     let mut head = [0; 5];
     stream.read_exact(&mut head).await?;
     let [tag, size @ ..] = head;
@@ -422,8 +514,8 @@ fn deed(before: &[String], after: Vec<String>) -> Deed {
 
 /// What could be a read, and can be run in a transaction.
 fn begins_like_a_read(text: &[u8]) -> bool {
-    const WORDS: [&str; 8] = [
-        "select", "with", "values", "table", "explain", "copy", "show", "(",
+    const WORDS: [&str; 10] = [
+        "select", "with", "values", "table", "explain", "copy", "show", "(", "execute", "declare",
     ];
     let first = first_word(text);
     WORDS.contains(&first.as_str())
@@ -454,6 +546,10 @@ fn first_word(text: &[u8]) -> String {
         .next()
         .unwrap_or_default()
         .to_ascii_lowercase()
+}
+
+fn prepares(effect: &Effect) -> bool {
+    matches!(effect, Effect::Prepare(_))
 }
 
 fn moves_transaction(effect: &Effect) -> bool {

@@ -40,10 +40,22 @@ pub struct Tally {
     pub refused_writes: u64,
     /// Classed as reads, and no reads.
     pub failures: Vec<String>,
-    /// Classed as writes though they only read, by reason, with an example.
-    pub needless: BTreeMap<String, (u64, String)>,
+    /// Classed as writes though they only read, by reason.
+    pub needless: BTreeMap<String, Needless>,
     /// Statements that only read.
     pub pure: u64,
+    /// Of these, those that the replica has run too: all but what is temporary, or was made in a
+    /// transaction that was still open.
+    pub near: u64,
+}
+
+/// Writes that are none, for one reason.
+#[derive(Clone, Debug, Default)]
+pub struct Needless {
+    pub count: u64,
+    /// Of these, those that the replica has run too.
+    pub near: u64,
+    pub example: String,
 }
 
 impl Tally {
@@ -77,11 +89,16 @@ impl Tally {
                     .push(format!("{place}: {text}: took {what}, but: {reason}"));
             }
             Deed::Read if !refused_write => {
+                let near = u64::from(answer == Answer::Ran);
                 self.pure += 1;
+                self.near += near;
                 if class == Class::Write {
-                    let reason = without_names(reason);
-                    let example = || (0, format!("{place}: {}", shortened(text)));
-                    self.needless.entry(reason).or_insert_with(example).0 += 1;
+                    let known = self.needless.entry(without_names(reason)).or_default();
+                    known.count += 1;
+                    known.near += near;
+                    if known.example.is_empty() || near > 0 && known.near == 1 {
+                        known.example = format!("{place}: {}", shortened(text));
+                    }
                 }
             }
             Deed::Read | Deed::Took(_) | Deed::Unknown => {}
@@ -90,9 +107,32 @@ impl Tally {
 
     /// Of the statements that only read, those that are taken for writes.
     pub fn needless_share(&self) -> f64 {
-        let needless: u64 = self.needless.values().map(|(count, _)| count).sum();
+        let needless: u64 = self.needless.values().map(|it| it.count).sum();
         needless as f64 / self.pure.max(1) as f64
     }
+
+    /// The same of those that the replica could run, where nobody has declared that they write.
+    pub fn near_share(&self) -> f64 {
+        let undeclared = self
+            .needless
+            .iter()
+            .filter(|(reason, _)| !is_declared(reason));
+        let needless: u64 = undeclared.map(|(_, it)| it.near).sum();
+        needless as f64 / self.near.max(1) as f64
+    }
+
+    fn declared(&self) -> u64 {
+        let declared = self
+            .needless
+            .iter()
+            .filter(|(reason, _)| is_declared(reason));
+        declared.map(|(_, it)| it.near).sum()
+    }
+}
+
+/// `VOLATILE`, if only by default: PostgreSQL is told the same.
+fn is_declared(reason: &str) -> bool {
+    reason.contains("which is volatile")
 }
 
 /// The reason without what differs from one statement to the next.
@@ -132,13 +172,25 @@ impl fmt::Display for Tally {
         let share = self.needless_share() * 100.0;
         writeln!(
             f,
-            "of {} pure reads {share:.1} % are taken for writes:",
+            "of {} pure reads {share:.1} % are taken for writes",
             self.pure
         )?;
+        let (near, declared) = (self.near_share() * 100.0, self.declared());
+        writeln!(
+            f,
+            "of {} that the replica has run too {near:.1} %, and {declared} more that call what is \
+             declared volatile:",
+            self.near
+        )?;
         let mut reasons: Vec<_> = self.needless.iter().collect();
-        reasons.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
-        for (reason, (count, example)) in reasons {
-            writeln!(f, "  {count:5} {reason} | {example}")?;
+        reasons.sort_by_key(|(_, it)| std::cmp::Reverse((it.near, it.count)));
+        for (reason, it) in reasons {
+            let Needless {
+                count,
+                near,
+                example,
+            } = it;
+            writeln!(f, "  {near:5} of {count:5} {reason} | {example}")?;
         }
         Ok(())
     }
