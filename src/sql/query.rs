@@ -35,7 +35,14 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[lexer::Token]) -> P
     };
     let mut walk = Walk::new(*rules);
     let everything = names::everything(rules.catalogue);
-    if let Err(reason) = walk.query(&query).and_then(|()| walk.found(everything)) {
+    let mut seen = walk.query(&query).and_then(|()| walk.found(everything));
+    // The tree has them in other words; what writes has been ruled out.
+    for sign in tokens.iter().filter(|it| it.kind == Kind::Operator) {
+        let sign = text.get(sign.start..sign.end).unwrap_or_default();
+        let found = rules.operator(&String::from_utf8_lossy(sign));
+        seen = seen.and_then(|()| walk.found(found));
+    }
+    if let Err(reason) = seen {
         return Part::write(reason);
     }
     match walk.into_found() {
