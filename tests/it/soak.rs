@@ -83,6 +83,9 @@ async fn what_the_levels_promise_holds_whatever_goes_wrong() {
     assert!(made >= wanted.max(CHECKS * troubles.len() as u64));
 }
 
+/// Worlds in which a broken guarantee may hide before the harness counts as blind.
+const WORLDS: u64 = 5;
+
 /// Breaks a guarantee and demands that one of `promises` is found to be broken.
 async fn finds(broken: Guarantee, trouble: Trouble, promises: &[Promise]) {
     let plan = Plan {
@@ -90,14 +93,17 @@ async fn finds(broken: Guarantee, trouble: Trouble, promises: &[Promise]) {
         level: Level::AsPromised,
         ends: Ends::AtTheFirstViolation,
     };
-    let world = run(plan, &[trouble], 20_000).await;
-    world.tally.print(&format!("without {broken:?}"));
-    let found = world.tally.violations();
-    let expected = promises.iter().any(|promise| found.contains_key(promise));
-    assert!(
-        expected,
-        "without {broken:?} the harness finds only {found:#?}"
-    );
+    let mut found = Vec::new();
+    for round in 1..=WORLDS {
+        let world = run(plan, &[trouble], round * 20_000).await;
+        world.tally.print(&format!("without {broken:?}"));
+        found.push(world.tally.violations());
+        let mut promises = promises.iter();
+        if promises.any(|promise| found.iter().any(|it| it.contains_key(promise))) {
+            return;
+        }
+    }
+    panic!("without {broken:?} the harness finds only {found:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
