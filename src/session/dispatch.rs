@@ -30,8 +30,9 @@ impl Session {
         let captures = self.leaves_footprint(&plan, &mut upstream);
         let begins = matches!(self.local, LocalTransaction::Deferred(_));
         let captures_sight = !captures && self.captures_sight(&plan, &upstream, begins);
-        if !upstream.server.owed.is_mid_cycle() {
-            self.prepare_server(&mut upstream, &plan);
+        match upstream.server.owed.is_mid_cycle() {
+            true => self.send_mentioned(&mut upstream, &plan),
+            false => self.prepare_server(&mut upstream, &plan),
         }
         self.statements.sent(plan.changes, upstream.sending);
         let input = std::mem::take(&mut self.client.input);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Session;
 use super::survey::Plan;
-use super::upstream::Upstream;
+use super::upstream::{Afterwards, Upstream};
 use crate::protocol::frame::frames;
 use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::owed::{Fate, Request};
@@ -75,6 +75,28 @@ impl Session {
             message::put_sync(&mut out);
             upstream.server.wire.output.extend(&out);
             upstream.server.owed.push(Request::Sync, Fate::Settings);
+        }
+    }
+
+    /// In the middle of a cycle nothing goes ahead any more: what SQL names that was prepared by the
+    /// protocol is parsed where it is mentioned. An error before it would skip that, so nobody else
+    /// gets the server.
+    pub(super) fn send_mentioned(&self, upstream: &mut Upstream, plan: &Plan) {
+        let Some(mentioned) = &plan.mentioned else {
+            return;
+        };
+        for (name, wanted) in &mentioned.run {
+            let held = &mut upstream.server.sql_statements;
+            if let Wanted::Parsed(definition) = wanted
+                && !held.contains_key(name)
+            {
+                held.insert(name.clone(), Arc::clone(definition));
+                let mut out = Vec::new();
+                message::put_parse(&mut out, name.as_bytes(), definition);
+                upstream.server.wire.output.extend(&out);
+                upstream.server.owed.push(Request::Parse(0), Fate::Swallow);
+                upstream.afterwards = Afterwards::Discard;
+            }
         }
     }
 

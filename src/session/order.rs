@@ -120,7 +120,8 @@ pub(super) fn may_go_now(upstream: Option<&Upstream>, is_kept: bool, plan: &Plan
     if upstream.server.owed.is_mid_cycle() {
         return true;
     }
-    if plan.has_effects || plan.brings_positions() || upstream.changes_session() {
+    if plan.has_effects || plan.asks_first || plan.brings_positions() || upstream.changes_session()
+    {
         return false;
     }
     let in_step = upstream.is_in_transaction() || is_kept;

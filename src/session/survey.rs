@@ -42,6 +42,8 @@ pub struct Plan {
     /// Some statement changes more than data, or mentions what SQL has prepared: it is sent when all
     /// before it has been answered.
     pub has_effects: bool,
+    /// Some statement may be outdated: what it gives now can only be asked of a server at rest.
+    pub asks_first: bool,
     /// Some statement changes what outlives its transaction.
     pub(super) changes_session: bool,
     /// A statement may put the server into COPY IN mode.
@@ -241,6 +243,7 @@ impl Session {
             begins: None,
             ends_transaction: false,
             has_effects: false,
+            asks_first: false,
             changes_session: false,
             copies_in: false,
             pins: false,
@@ -411,6 +414,8 @@ impl Session {
         }
         if let Some(statement) = self.statements.get(name) {
             self.account_statement(statement, plan);
+            let prepared = &self.services.prepared;
+            plan.asks_first |= statement.shape().is_some() && prepared.is_outdated(statement);
             return match self.shows_ours(&statement.classified.decision) {
                 Some(setting) => (uses.show)(setting.into()),
                 None => (uses.named)(Arc::clone(statement)),

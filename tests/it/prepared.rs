@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 
 use crate::front::{Front, ask, code, read_on_replica, try_ask};
 use crate::raw::{
-    Raw, bind, close_statement, describe_statement, execute, parse, query, show, sync,
+    Raw, bind, close_statement, describe_statement, execute, flush, parse, query, show, sync,
 };
 
 const ONE_AND: &str = "SELECT 1 + $1::int";
@@ -286,6 +286,32 @@ async fn a_driver_s_statements_follow_it() {
             };
             assert_eq!(row.get::<_, i32>(0), round + number as i32 % 3);
         }
+    }
+}
+
+/// asyncpg prepares under a name with a Flush, and goes on in the same cycle.
+#[tokio::test]
+async fn sql_executes_what_the_cycle_has_just_parsed() {
+    let front = Front::with(|config| config.pool.size = 1).await;
+    let mut raw = front.raw().await;
+    raw.query("SET causeway.consistency TO 'strong'").await;
+    for number in 0..3 {
+        let name = format!("s{number}");
+        let described = [parse(&name, "SELECT 7"), describe_statement(&name), flush()];
+        for message in described {
+            raw.send(&message).await;
+        }
+        for expected in ["1", "t", "T"] {
+            let message = raw.next().await.unwrap();
+            assert!(show(&[message]).starts_with(expected));
+        }
+        let run = [
+            parse("", &format!("EXECUTE {name}")),
+            bind("", "", &[]),
+            execute("", 0),
+            sync(),
+        ];
+        assert_eq!(raw.exchange(&run).await, "1 2 D(7) C(SELECT 1) Z(I)");
     }
 }
 
