@@ -137,13 +137,16 @@ struct Outcome {
 }
 
 /// Looks for what a statement has taken: by its lines that were not there before. The locks of
-/// SERIALIZABLE note what was read, and nobody waits for them.
+/// SERIALIZABLE note what was read, and nobody waits for them. PostgreSQL opens the table of large
+/// objects with the lock of a writer, whoever comes; a replica does so too.
 const LOOK: &str = "\
 SELECT 'a transaction number' WHERE pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL \
 UNION SELECT mode || ' on ' || locktype || ' ' || concat_ws(' ', relation::pg_catalog.regclass, classid, objid) \
   FROM pg_catalog.pg_locks \
  WHERE pid = pg_catalog.pg_backend_pid() AND locktype NOT IN ('virtualxid', 'transactionid') \
-       AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'SIReadLock')";
+       AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'SIReadLock') \
+       AND NOT (mode = 'RowExclusiveLock' AND coalesce(relation::pg_catalog.regclass::text, '') \
+            LIKE 'pg\\_largeobject%')";
 
 impl Conversation {
     async fn run(&mut self) -> std::io::Result<()> {
