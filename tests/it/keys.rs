@@ -98,8 +98,11 @@ async fn nobody_under_a_key_sees_less_than_another_has_seen() {
     let (checks, violations) = run(&front, "user").await;
     println!("under keys: {checks} checks, {violations} violations");
     assert_eq!(violations, 0);
-    assert!(checks > 1000, "only {checks} checks");
+    assert!(checks >= CHECKS, "only {checks} checks");
 }
+
+/// At least so many.
+const CHECKS: u64 = 1000;
 
 /// Four sessions for each of four keys, for some seconds.
 async fn run(front: &Arc<Front>, prefix: &str) -> (u64, u64) {
@@ -128,7 +131,8 @@ async fn run(front: &Arc<Front>, prefix: &str) -> (u64, u64) {
             sessions.spawn(async move {
                 let begun = tokio::time::Instant::now();
                 let mut round = session;
-                while begun.elapsed() < LENGTH {
+                let too_few = || tally.0.load(Ordering::Relaxed) < CHECKS;
+                while begun.elapsed() < LENGTH || too_few() && begun.elapsed() < LENGTH * 10 {
                     round += 1;
                     if round % 4 == 0 {
                         let value = tried.fetch_add(1, Ordering::SeqCst) + 1;
