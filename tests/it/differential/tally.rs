@@ -86,10 +86,7 @@ impl Tally {
         self.reads += u64::from(may_run_on_replica);
         self.primary_reads += u64::from(class == Class::PrimaryRead);
         match deed {
-            // A name is asked for that only comes to be by asking: `current_schema()` makes the session's
-            // temporary schema where the search path begins with `pg_temp`. A replica refuses it
-            // (25006), and the session asks the primary.
-            Deed::Took(what) if class < Class::Write && makes_temporary_schema(text, &what) => {
+            Deed::Took(what) if class < Class::Write && is_excused(class, text, &what) => {
                 self.excused.push(format!("{place}: {text}: took {what}"));
             }
             Deed::Took(what) if class < Class::Write => {
@@ -165,9 +162,16 @@ fn shortened(text: &str) -> String {
     words.join(" ").chars().take(100).collect()
 }
 
-fn makes_temporary_schema(text: &str, took: &str) -> bool {
-    // 2615 is pg_namespace.
+/// What a read may take after all:
+/// - `current_schema()` makes the session's temporary schema (2615 is `pg_namespace`) where the search
+///   path begins with `pg_temp`. A replica refuses it (25006), and the session asks the primary.
+/// - `pg_sequences` opens its sequences as `nextval()` does. The primary alone is asked for it.
+fn is_excused(class: Class, text: &str, took: &str) -> bool {
+    let opens = |lock: &str| lock.starts_with("RowExclusiveLock on relation ");
     text.contains("current_schema") && took.starts_with("AccessExclusiveLock on object 2615")
+        || class == Class::PrimaryRead
+            && text.contains("pg_sequences")
+            && took.split(", ").all(opens)
 }
 
 impl fmt::Display for Tally {
