@@ -323,7 +323,7 @@ impl Session {
                         return end;
                     }
                 }
-                Event::TellStore => self.tell_store().await,
+                Event::TellStore => Box::pin(self.tell_store()).await,
                 Event::Gone => return End::Left,
                 Event::Violation(fault) => return End::Told(fault.into_fatal()),
                 Event::Idle => return End::Told(idle_too_long()),
@@ -343,14 +343,17 @@ impl Session {
                 self.park();
             }
             if self.upstream.is_none() {
-                if let Err(fault) = self.attach(&plan).await {
+                // Boxed, because an idle session would keep the room for it.
+                if let Err(fault) = Box::pin(self.attach(&plan)).await {
                     self.refuse(&plan, &fault);
                     return Ok(());
                 }
             } else if self.keeps_server() {
                 self.note_kept_server(&plan);
             }
-            if let Err(fault) = self.keep_shapes(&plan).await {
+            if plan.asks_first
+                && let Err(fault) = Box::pin(self.keep_shapes(&plan)).await
+            {
                 return self.refuse_everywhere(&plan, fault);
             }
             self.dispatch(plan);

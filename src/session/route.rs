@@ -190,7 +190,8 @@ impl Session {
             .unwrap_or(options.on_lag);
         let mut reason = Reason::Fresh;
         if matches!(level, Level::Session | Level::Causal)
-            && self.look_up_key().await? == Sight::Away
+            && self.shares_key()
+            && Box::pin(self.look_up_key()).await? == Sight::Away
         {
             return self.primary(Reason::KeyStoreAway).await;
         }

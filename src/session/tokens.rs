@@ -170,16 +170,16 @@ impl Plan {
 
 impl Session {
     /// Takes in the positions that a run brings along, and finds out those that it asks for. What
-    /// goes wrong there is the run's answer.
+    /// goes wrong there is the run's answer. An idle session has no room for what is seldom done.
     pub(super) async fn meet_demands(&mut self, plan: &mut Plan) {
         if plan.refusal.is_some() {
             return;
         }
         if plan.brings_positions() {
-            plan.refusal = self.take_in(plan).await.err().map(Box::new);
+            plan.refusal = Box::pin(self.take_in(plan)).await.err().map(Box::new);
         }
         if plan.refusal.is_none() && plan.asks_for_token() {
-            plan.refusal = self.settle_token().await.err().map(Box::new);
+            plan.refusal = Box::pin(self.settle_token()).await.err().map(Box::new);
         }
     }
 
