@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::client_statements::Unnamed;
+use super::effects::ends_transaction;
 use super::pins::HOLDINGS;
 use super::relay::Inflow;
 use super::route::Reason;
@@ -322,18 +323,9 @@ impl Upstream {
 
     /// The transaction has failed, and this does not end it: the server will say so.
     fn is_in_vain(&self, decision: &Decision) -> bool {
-        let ends = |effect: &Effect| {
-            matches!(
-                effect,
-                Effect::Commit { .. }
-                    | Effect::Rollback { .. }
-                    | Effect::RollbackTo(_)
-                    | Effect::PrepareTransaction
-            )
-        };
         self.server.status == TransactionStatus::Failed
             && !self.server.owed.awaits_server()
-            && !decision.effects.iter().any(ends)
+            && !decision.effects.iter().any(ends_transaction)
     }
 
     /// The client has no such statement. The server's unnamed one, if it has any, may be another

@@ -167,7 +167,7 @@ fn whole_setting(effect: &Effect, decision: &Decision, reported: &Reported) -> O
 }
 
 /// Effects that are answered with COMMIT, ROLLBACK or PREPARE TRANSACTION.
-fn ends_transaction(effect: &Effect) -> bool {
+pub(super) fn ends_transaction(effect: &Effect) -> bool {
     matches!(
         effect,
         Effect::Commit { .. }

@@ -66,6 +66,7 @@ use preferences::Preferences;
 use profiles::{Applied, Profiles};
 use relay::{Event, Inflow};
 use report::HeldReady;
+use shapes::Misfit;
 use shared::Noted;
 use statements::Prepared;
 use survey::{Plan, Step};
@@ -351,10 +352,15 @@ impl Session {
             } else if self.keeps_server() {
                 self.note_kept_server(&plan);
             }
-            if plan.asks_first
-                && let Err(fault) = Box::pin(self.keep_shapes(&plan)).await
-            {
-                return self.refuse_everywhere(&plan, fault);
+            if plan.asks_first {
+                match Box::pin(self.keep_shapes(&plan)).await {
+                    Ok(()) => {}
+                    Err(Misfit::Outdated(fault)) => return self.refuse_everywhere(&plan, fault),
+                    Err(Misfit::Refused(fault)) => {
+                        self.refuse(&plan, &fault);
+                        return Ok(());
+                    }
+                }
             }
             self.dispatch(plan);
         }

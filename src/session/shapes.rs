@@ -12,11 +12,18 @@ use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::message::TransactionStatus;
 use crate::server::RunError;
 
+/// Why a run is not sent.
+pub(super) enum Misfit {
+    /// Its result is no longer what its client was told.
+    Outdated(Fault),
+    /// The server refuses to prepare it, and has failed the transaction with that.
+    Refused(Fault),
+}
+
 impl Session {
-    /// Prepares what is outdated and missing on the session's server, and refuses the run if its
-    /// result is no longer what its client was told. Costs a round trip, once for each server and
-    /// statement behind a change of the catalogue.
-    pub(super) async fn keep_shapes(&mut self, plan: &Plan) -> Result<(), Fault> {
+    /// Prepares what is outdated and missing on the session's server. Costs a round trip, once for each
+    /// server and statement behind a change of the catalogue.
+    pub(super) async fn keep_shapes(&mut self, plan: &Plan) -> Result<(), Misfit> {
         let missing = self.outdated_and_missing(plan);
         if missing.is_empty() {
             return Ok(());
@@ -36,19 +43,23 @@ impl Session {
                 Ok(shape) if Some(shape) != statement.shape() => {
                     // Should it fail, the server is lost, and the next request finds out.
                     let _ = upstream.server.unprepare(statement.id).await;
-                    outcome = Err(outdated());
+                    outcome = Err(Misfit::Outdated(outdated()));
                     break;
                 }
                 Ok(_) => {}
-                // The settings went wrong, or the transaction that has just begun.
                 Err(RunError::Refused { code, message })
-                    if !was_in_transaction
-                        && upstream.server.status == TransactionStatus::Failed =>
+                    if upstream.server.status == TransactionStatus::Failed =>
                 {
-                    self.fail_transaction(&upstream);
-                    self.cancel.slot().disarm();
-                    upstream.server.discard();
-                    return Err(Fault::verbatim(Severity::Error, code, message));
+                    let fault = Fault::verbatim(Severity::Error, code, message);
+                    outcome = Err(Misfit::Refused(fault));
+                    // The settings went wrong, or the transaction that has just begun.
+                    if !was_in_transaction {
+                        self.fail_transaction(&upstream);
+                        self.cancel.slot().disarm();
+                        upstream.server.discard();
+                        return outcome;
+                    }
+                    break;
                 }
                 // The request itself meets the same, and tells it better.
                 Err(_) => break,

@@ -2,13 +2,13 @@
 //! one sees.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use causeway::lab::Lab;
 use tokio_postgres::Client;
 
 use crate::front::{Front, ask, code, read_on_replica};
+use crate::turns::{self, CHECKS, Tally};
 
 const REPLICAS: [&str; 2] = ["eu-west", "eu-west-2"];
 
@@ -87,77 +87,44 @@ async fn a_key_ties_connections_together() {
 /// of them has been shown before it asked. Without a key the same must fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_under_a_key_sees_less_than_another_has_seen() {
-    let front = Arc::new(front().await);
+    let front = front().await;
     let lags = [Duration::ZERO, Duration::from_millis(150)];
     for (replica, lag) in REPLICAS.iter().zip(lags) {
         front.lab.node(replica).set_apply_delay(lag).await.unwrap();
     }
-    let (checks, violations) = run(&front, "").await;
-    println!("without a key: {checks} checks, {violations} violations");
-    assert!(violations > 0, "the check sees nothing");
-    let (checks, violations) = run(&front, "user").await;
-    println!("under keys: {checks} checks, {violations} violations");
-    assert_eq!(violations, 0);
-    assert!(checks >= CHECKS, "only {checks} checks");
+    let without = run(&front, None).await;
+    println!(
+        "without a key: {} checks, {} violations",
+        without.checks(),
+        without.violations()
+    );
+    assert!(without.violations() > 0, "the check sees nothing");
+    let under_keys = run(&front, Some("user")).await;
+    assert_eq!(under_keys.violations(), 0);
+    assert!(
+        under_keys.checks() >= CHECKS,
+        "only {} checks",
+        under_keys.checks()
+    );
 }
 
-/// At least so many.
-const CHECKS: u64 = 1000;
-
-/// Four sessions for each of four keys, for some seconds.
-async fn run(front: &Arc<Front>, prefix: &str) -> (u64, u64) {
-    const LENGTH: Duration = Duration::from_secs(6);
+/// Four sessions for each of four users, under a key of each user's if there is a prefix to make it of.
+async fn run(front: &Front, prefix: Option<&str>) -> Arc<Tally> {
     let reset = front.client().await;
-    reset
-        .batch_execute("UPDATE register SET value = 0")
-        .await
-        .unwrap();
+    let clear = "UPDATE register SET value = 0";
+    reset.batch_execute(clear).await.unwrap();
     // Everybody has it before anybody looks.
     for replica in REPLICAS {
         front.lab.wait_caught_up(replica).await.unwrap();
     }
-    let tally = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
-    let mut sessions = tokio::task::JoinSet::new();
+    let mut users = Vec::new();
     for user in 0..4 {
-        let (shown, tried) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
-        for session in 0..4 {
-            let key = match prefix {
-                "" => String::new(),
-                prefix => format!("{prefix}:{user}"),
-            };
-            let client = keyed(front, &key).await;
-            let (shown, tried, tally) =
-                (Arc::clone(&shown), Arc::clone(&tried), Arc::clone(&tally));
-            sessions.spawn(async move {
-                let begun = tokio::time::Instant::now();
-                let mut round = session;
-                let too_few = || tally.0.load(Ordering::Relaxed) < CHECKS;
-                while begun.elapsed() < LENGTH || too_few() && begun.elapsed() < LENGTH * 10 {
-                    round += 1;
-                    if round % 4 == 0 {
-                        let value = tried.fetch_add(1, Ordering::SeqCst) + 1;
-                        let write = format!(
-                            "UPDATE register SET value = greatest(value, {value}) WHERE id = {user}"
-                        );
-                        client.batch_execute(&write).await.unwrap();
-                        shown.fetch_max(value, Ordering::SeqCst);
-                        continue;
-                    }
-                    let before = shown.load(Ordering::SeqCst);
-                    let read = format!("SELECT value FROM register WHERE id = {user}");
-                    let seen: i64 = ask(&client, &read).await.parse().unwrap();
-                    shown.fetch_max(seen, Ordering::SeqCst);
-                    tally.0.fetch_add(1, Ordering::Relaxed);
-                    if seen < before {
-                        tally.1.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            });
+        let key = prefix.map_or(String::new(), |prefix| format!("{prefix}:{user}"));
+        let mut clients = Vec::new();
+        for _ in 0..4 {
+            clients.push(keyed(front, &key).await);
         }
+        users.push(clients);
     }
-    sessions.join_all().await;
-    (
-        tally.0.load(Ordering::SeqCst),
-        tally.1.load(Ordering::SeqCst),
-    )
+    turns::take(users).await
 }

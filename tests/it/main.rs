@@ -36,5 +36,6 @@ mod startup;
 mod streaming;
 mod support;
 mod tokens;
+mod turns;
 mod waits;
 mod wire;

@@ -362,6 +362,17 @@ async fn a_described_statement_never_changes_its_columns() {
     raw.exchange(&[close_statement("s"), sync()]).await;
     raw.exchange(&describe).await;
     assert_eq!(run(&mut raw, "s", &[]).await, row);
+    // A statement that cannot even be prepared any more fails with what PostgreSQL says of it.
+    client.batch_execute("DROP TABLE t").await.unwrap();
+    hold().await;
+    assert_eq!(run(&mut raw, "s", &[]).await, "E(42P01) Z(I)");
+    for first in ["SELECT 1", "SELECT txid_current() > 0"] {
+        raw.query("BEGIN").await;
+        raw.query(first).await;
+        assert_eq!(run(&mut raw, "s", &[]).await, "E(42P01) Z(E)", "{first}");
+        assert_eq!(run(&mut raw, "s", &[]).await, "E(25P02) Z(E)", "{first}");
+        assert_eq!(raw.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
+    }
 }
 
 #[tokio::test]

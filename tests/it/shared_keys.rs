@@ -3,7 +3,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use causeway::app::{Causeway, Running};
@@ -14,6 +13,7 @@ use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use crate::front::{PATIENCE, ask, until_known};
 use crate::support;
+use crate::turns::{self, CHECKS, Tally};
 
 const REPLICAS: [&str; 2] = ["eu-west", "eu-west-2"];
 const READ: &str = "SELECT value FROM register WHERE id = 0";
@@ -179,71 +179,46 @@ async fn a_key_ties_two_causeways_together() {
 /// less than any of them has been shown before it asked. Without a key the same must fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_under_a_shared_key_sees_less_than_another_has_seen() {
-    let pair = Arc::new(Pair::new().await);
+    let pair = Pair::new().await;
     let lags = [Duration::ZERO, Duration::from_millis(150)];
     for (replica, lag) in REPLICAS.iter().zip(lags) {
         pair.lab.node(replica).set_apply_delay(lag).await.unwrap();
     }
-    let (checks, violations) = run(&pair, "").await;
-    println!("without a key: {checks} checks, {violations} violations");
-    assert!(violations > 0, "the check sees nothing");
-    let (checks, violations) = run(&pair, "user").await;
-    println!("under shared keys: {checks} checks, {violations} violations");
-    assert_eq!(violations, 0);
-    assert!(checks > 100, "only {checks} checks");
+    let without = run(&pair, None).await;
+    println!(
+        "without a key: {} checks, {} violations",
+        without.checks(),
+        without.violations()
+    );
+    assert!(without.violations() > 0, "the check sees nothing");
+    let under_keys = run(&pair, Some("user")).await;
+    assert_eq!(under_keys.violations(), 0);
+    assert!(
+        under_keys.checks() >= CHECKS,
+        "only {} checks",
+        under_keys.checks()
+    );
 }
 
-/// Four sessions for each of four keys, half of them on either Causeway, for some seconds.
-async fn run(pair: &Arc<Pair>, prefix: &str) -> (u64, u64) {
-    const LENGTH: Duration = Duration::from_secs(6);
+/// Four sessions for each of four users, half of them on either Causeway, under a key of each user's if
+/// there is a prefix to make it of.
+async fn run(pair: &Pair, prefix: Option<&str>) -> Arc<Tally> {
     let reset = support::connect(&pair.here).await;
     let clear = "UPDATE register SET value = 0";
     reset.batch_execute(clear).await.unwrap();
     for replica in REPLICAS {
         pair.lab.wait_caught_up(replica).await.unwrap();
     }
-    let tally = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
-    let mut sessions = tokio::task::JoinSet::new();
+    let mut users = Vec::new();
     for user in 0..4 {
-        let (shown, tried) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
-        for session in 0..4 {
-            let key = match prefix {
-                "" => String::new(),
-                prefix => format!("{prefix}:{user}"),
-            };
-            let running = [&pair.here, &pair.there][session % 2];
-            let client = keyed(running, &key).await;
-            let (shown, tried, tally) =
-                (Arc::clone(&shown), Arc::clone(&tried), Arc::clone(&tally));
-            sessions.spawn(async move {
-                let begun = Instant::now();
-                let mut round = session;
-                while begun.elapsed() < LENGTH {
-                    round += 1;
-                    if round % 4 == 0 {
-                        let value = tried.fetch_add(1, Ordering::SeqCst) + 1;
-                        let write = format!(
-                            "UPDATE register SET value = greatest(value, {value}) WHERE id = {user}"
-                        );
-                        client.batch_execute(&write).await.unwrap();
-                        shown.fetch_max(value, Ordering::SeqCst);
-                        continue;
-                    }
-                    let before = shown.load(Ordering::SeqCst);
-                    let read = format!("SELECT value FROM register WHERE id = {user}");
-                    let seen: i64 = ask(&client, &read).await.parse().unwrap();
-                    shown.fetch_max(seen, Ordering::SeqCst);
-                    tally.0.fetch_add(1, Ordering::Relaxed);
-                    if seen < before {
-                        tally.1.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            });
+        let key = prefix.map_or(String::new(), |prefix| format!("{prefix}:{user}"));
+        let mut clients = Vec::new();
+        for running in [&pair.here, &pair.there, &pair.here, &pair.there] {
+            clients.push(keyed(running, &key).await);
         }
+        users.push(clients);
     }
-    sessions.join_all().await;
-    let count = |count: &AtomicU64| count.load(Ordering::SeqCst);
-    (count(&tally.0), count(&tally.1))
+    turns::take(users).await
 }
 
 /// Killed, it comes back with nothing, or with what it had long ago: neither hides anything.

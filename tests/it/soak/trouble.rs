@@ -75,7 +75,8 @@ impl Trouble {
     }
 }
 
-const LAG: Duration = Duration::from_millis(150);
+/// How far behind a replica is that lags.
+pub const LAG: Duration = Duration::from_millis(150);
 
 async fn replay_paused(world: &World, checks: u64) {
     for paused in [&REPLICAS[..2], &REPLICAS[2..]] {

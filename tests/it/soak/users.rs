@@ -19,6 +19,7 @@ use tokio_postgres::{Error, SimpleQueryMessage};
 
 use super::line::{Letter, Line, Sight, WAYS, Way, in_time};
 use super::tally::Promise;
+use super::trouble::LAG;
 use super::world::{Level, World, beat};
 
 const SESSIONS: i32 = 10;
@@ -80,6 +81,14 @@ fn at(world: &World, level: &str) -> String {
 /// A draw among so many, of which no guard is kept.
 fn draw(count: usize) -> usize {
     rand::rng().random_range(0..count)
+}
+
+/// Once in a while, as long as it takes lagging replicas to come to know all that one's own connection knows:
+/// then nothing but a token or a key keeps one from what is older than what others have told.
+async fn rest_at_times() {
+    if draw(50) == 0 {
+        sleep(2 * LAG).await;
+    }
 }
 
 /// What is owed of a register to whoever knows `known` of it.
@@ -232,6 +241,7 @@ async fn bearer(world: Arc<World>, own: i32) {
     let mut round = 0_u64;
     while !world.is_over() {
         round += 1;
+        rest_at_times().await;
         let place = draw(2);
         if draw(50) == 0 {
             // The pool has opened a new one.
@@ -395,6 +405,7 @@ async fn member(world: Arc<World>, group: Arc<Group>) {
     );
     let mut line = Line::open(&world, proxy, &settings).await;
     while !world.is_over() {
+        rest_at_times().await;
         if let Err((deed, error)) = share(&world, &line, &group).await
             && !line.recovers(&world, deed, error).await
         {
