@@ -42,8 +42,14 @@ ci: setup ## All that must hold before a change is merged
 	$(MAKE) test
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --no-deps --document-private-items
 
+.PHONY: snippets
+snippets: setup ## The code of docs/consistency.md, against two proxies
+	@.ci/setup drivers
+	$(CARGO) build
+	tests/drivers/snippets/run.py
+
 .PHONY: drivers
-drivers: setup ## The suites of drivers and frameworks, directly and through the proxy, compared
+drivers: setup $(if $(ARGS),,snippets) ## The suites of drivers and frameworks, directly and through the proxy, compared
 	@.ci/setup drivers
 	$(CARGO) build
 	tests/drivers/run.py $(ARGS)

@@ -69,24 +69,26 @@ class Cluster:
         self.replicas.append(self.start_postgres(data))
 
     def start_causeway(self, *arguments, program=DEBUG_BUILD):
-        """Starts Causeway before all nodes; `arguments` are more of `causeway serve`. Gives its port."""
+        """Starts Causeway before all nodes, in the regions `primary` and `replica`; `arguments` are more of
+        `causeway serve`. Gives its port."""
         port = free_port()
         command = [program, "serve", "--listen", f"127.0.0.1:{port}", "--admin", "off",
-                   "--primary", f"postgres://{USER}:{self.password}@127.0.0.1:{self.primary}/postgres", *arguments]
+                   "--primary", f"postgres://{USER}:{self.password}@127.0.0.1:{self.primary}/postgres?region=primary", *arguments]
         for replica in self.replicas:
-            command += ["--replica", f"postgres://127.0.0.1:{replica}/postgres"]
-        with open(self.scratch / "causeway.log", "wb") as log:
+            command += ["--replica", f"postgres://127.0.0.1:{replica}/postgres?region=replica"]
+        with open(self.scratch / f"causeway-{port}.log", "wb") as log:
             self.processes.append(subprocess.Popen(
                 list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=clean_environment()))
         self.await_answer(self.processes[-1], port, "causeway")
         return port
 
-    def run_sql(self, database, *statements):
+    def run_sql(self, database, *statements, port=None):
+        """Runs them one by one on the primary, or at `port`; gives what they answer."""
         commands = [word for statement in statements for word in ("-c", statement)]
-        subprocess.run(["psql", "-X", "-q", "-h", "127.0.0.1", "-p", str(self.primary), "-U", USER, "-d", database,
-                        "-v", "ON_ERROR_STOP=1", *commands],
-                       check=True, stdout=subprocess.DEVNULL, env=self.client_environment())
+        return subprocess.run(["psql", "-X", "-q", "-A", "-t", "-h", "127.0.0.1", "-p", str(port or self.primary),
+                               "-U", USER, "-d", database, "-v", "ON_ERROR_STOP=1", *commands], check=True,
+                              stdout=subprocess.PIPE, text=True, env=self.client_environment()).stdout.strip()
 
     def client_environment(self):
         return clean_environment() | {"PGPASSWORD": self.password}

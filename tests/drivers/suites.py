@@ -281,6 +281,8 @@ SUITES = [*own_cases(), NodePostgres(), Asyncpg(), Psycopg2(), TokioPostgres(),
           Sqlalchemy("asyncpg", "-k", "not RangeRoundTripTest or Int4RangeRoundTripTest"), Django()]
 NODE_PACKAGES = ["pg@8.23.1", "pg-pool@3.14.0", "pg-cursor@2.22.0", "pg-query-stream@4.17.0", "pg-copy-streams@7.0.0",
                  "postgres@3.4.9",
+                 # What the snippets of docs/consistency.md use.
+                 "express@5.3.0", "cookie-parser@1.4.7",
                  # What the tests of node-postgres use.
                  "mocha@10.8.2", "expect.js@0.3.1", "lodash@4.17.21", "co@4.6.0", "bluebird@3.7.2", "semver@7.7.3",
                  "async@0.9.0", "JSONStream@0.7.4", "concat-stream@1.0.1", "stream-spec@0.3.6", "through@2.3.8"]
