@@ -239,6 +239,13 @@ pub fn target(body: &[u8]) -> Option<Target<'_>> {
     }
 }
 
+/// Reads an Execute body: the portal, and how many rows it is to give; 0 is all.
+pub fn execute_parts(body: &[u8]) -> Option<(&[u8], u32)> {
+    let (portal, rest) = cstring(body)?;
+    let rows = rest.first_chunk::<4>()?;
+    Some((portal, u32::from_be_bytes(*rows)))
+}
+
 /// Reads a ParameterStatus body: name and value.
 pub fn parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, rest) = cstring(body)?;

@@ -20,6 +20,7 @@ mod keys;
 mod metrics;
 mod order;
 mod pins;
+mod portals;
 pub mod preferences;
 pub mod profiles;
 mod relay;

@@ -131,7 +131,8 @@ pub(super) fn may_go_now(upstream: Option<&Upstream>, is_kept: bool, plan: &Plan
         Role::Primary => in_step || plan.class == Class::Write || upstream.owes_client(),
         Role::Replica => {
             let level = plan.level().filter(|_| plan.class == Class::Read);
-            in_step || plan.class <= Class::Read && upstream.suffices_for(level)
+            let stays = plan.class <= Class::Read && !plan.leaves_portal;
+            in_step || stays && upstream.suffices_for(level)
         }
     }
 }

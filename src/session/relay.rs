@@ -376,7 +376,7 @@ impl Session {
     }
 
     /// Behind a Flush, a cycle that began with reads on a replica may go on with something that
-    /// only the primary can do: then the replica's part of it is ended, once it has been answered
+    /// only the primary can do, or that leaves a portal open: then the replica's part of it is ended, once it has been answered
     /// and has not failed. True as long as the run must wait for that.
     fn must_leave_replica(&mut self) -> bool {
         let (Some(upstream), Some(plan)) = (&mut self.upstream, &self.plan) else {
@@ -385,6 +385,7 @@ impl Session {
         let only_reads = plan.class <= Class::Read
             && plan.begins.is_none()
             && !plan.has_effects
+            && !plan.leaves_portal
             && upstream.suffices_for(plan.level().filter(|_| plan.class == Class::Read));
         let stays = upstream.role == Role::Primary || only_reads || upstream.is_in_transaction();
         if !upstream.server.owed.is_mid_cycle() || stays {

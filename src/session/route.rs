@@ -26,6 +26,8 @@ pub enum Reason {
     Write,
     PrimaryOnly,
     Transaction,
+    /// A portal stays open, and what comes behind it in its cycle may be a write.
+    Portal,
     Session,
     /// A replica has refused it before.
     Refused,
@@ -38,10 +40,11 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::Write,
         Reason::PrimaryOnly,
         Reason::Transaction,
+        Reason::Portal,
         Reason::Session,
         Reason::Refused,
         Reason::Read(PrimaryReason::Strong),
@@ -60,6 +63,7 @@ impl Reason {
             Reason::Write => "write",
             Reason::PrimaryOnly => "only the primary's answer is right",
             Reason::Transaction => "read-write transaction",
+            Reason::Portal => "a portal stays open",
             Reason::Session => "pinned session",
             Reason::Refused => "a replica could not run it",
             Reason::Read(PrimaryReason::Strong) => "strong consistency",
@@ -145,6 +149,9 @@ impl Session {
                 true => Need::Read(level),
                 false => Need::Primary(Reason::Transaction),
             };
+        }
+        if plan.leaves_portal {
+            return Need::Primary(Reason::Portal);
         }
         match plan.class {
             Class::Anywhere => Need::Anywhere,

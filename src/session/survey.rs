@@ -9,6 +9,7 @@ use super::client_statements::{Registered, Unnamed};
 use super::effects::is_torn;
 use super::in_sql::{Mentioned, Wanted};
 use super::order::goes_no_further;
+use super::portals::leaves_portal;
 use super::profiles::Wants;
 use super::statements::Statement;
 use crate::protocol::error::{Fault, SqlState};
@@ -46,6 +47,9 @@ pub struct Plan {
     pub asks_first: bool,
     /// Some statement changes what outlives its transaction.
     pub(super) changes_session: bool,
+    /// What comes behind it in its cycle may use a portal that it opens: what has it must be able to run
+    /// all of that.
+    pub leaves_portal: bool,
     /// A statement may put the server into COPY IN mode.
     pub copies_in: bool,
     /// The session will hold something that only its server has.
@@ -245,6 +249,7 @@ impl Session {
             has_effects: false,
             asks_first: false,
             changes_session: false,
+            leaves_portal: false,
             copies_in: false,
             pins: false,
             asks_sequences: false,
@@ -277,6 +282,7 @@ impl Session {
             }
         }
         plan.changes = self.statements.unsettled() - before;
+        plan.leaves_portal = !plan.is_whole_cycle() && leaves_portal(&bytes[..bytes.len().min(at)]);
         // What comes later in the cycle may mention what SQL has prepared.
         plan.has_effects |= !plan.is_whole_cycle() && self.statements.has_any_in_sql();
         Ok(Surveyed::Plan(plan))

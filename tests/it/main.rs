@@ -21,6 +21,7 @@ mod lab;
 mod monitor;
 mod pins;
 mod pools;
+mod portals;
 mod prepared;
 mod process;
 mod profiles;

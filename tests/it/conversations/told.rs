@@ -2,6 +2,9 @@
 
 use super::act::{Act, Conversation, Format, Leave, Turn, Wait};
 
+/// Reads that a replica may answer.
+const NOTES: &str = "SELECT * FROM note WHERE id >= $1 ORDER BY id";
+
 /// Each with what PostgreSQL says somewhere in it: one that fails from its start proves nothing.
 pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
     let one = "SELECT $1::int + 1";
@@ -117,6 +120,89 @@ pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
                 say("INSERT INTO note VALUES (5, 'primary')"),
             ],
         ),
+        (
+            "a portal outlives a Flush and a write behind it",
+            "D(2,two) C(SELECT 1) C(SELECT 0) Z(I)",
+            vec![
+                flushed(vec![
+                    parse("", NOTES),
+                    open("p", "", &["1"]),
+                    run("p", 1),
+                    Act::Flush,
+                ]),
+                flushed(vec![
+                    open("", "", &["2"]),
+                    run("", 1),
+                    parse("w", "INSERT INTO note VALUES (5, 'w')"),
+                    open("q", "w", &[]),
+                    run("q", 0),
+                    Act::Flush,
+                ]),
+                turn(vec![run("p", 0), run("", 0), Act::Sync]),
+                say("SELECT count(*) FROM note"),
+            ],
+        ),
+        (
+            "one that was only described does",
+            "D(1,one) D(2,two) C(SELECT 2)",
+            vec![
+                flushed(vec![
+                    parse("s", NOTES),
+                    open("", "s", &["1"]),
+                    Act::DescribePortal(""),
+                    Act::Flush,
+                ]),
+                turn(vec![
+                    parse("w", "INSERT INTO note VALUES (5, 'w')"),
+                    open("q", "w", &[]),
+                    run("q", 0),
+                    run("", 0),
+                    Act::Sync,
+                ]),
+            ],
+        ),
+        (
+            "one behind another cycle in one write does",
+            "D(2,two) C(SELECT 1) Z(I)",
+            vec![
+                turn(vec![parse("s", NOTES), Act::Sync]),
+                flushed(vec![
+                    open("", "s", &["1"]),
+                    run("", 0),
+                    Act::Sync,
+                    open("p", "s", &["1"]),
+                    run("p", 1),
+                    Act::Flush,
+                ]),
+                turn(vec![
+                    parse("w", "DELETE FROM note"),
+                    open("", "w", &[]),
+                    run("", 0),
+                    run("p", 0),
+                    Act::Sync,
+                ]),
+            ],
+        ),
+        (
+            "one behind reads that have been answered does",
+            "D(2,two) C(SELECT 1) Z(I)",
+            vec![
+                flushed(vec![
+                    parse("s", NOTES),
+                    open("", "s", &["1"]),
+                    run("", 0),
+                    Act::Flush,
+                ]),
+                flushed(vec![open("p", "s", &["1"]), run("p", 1), Act::Flush]),
+                turn(vec![
+                    parse("w", "DELETE FROM note"),
+                    open("", "w", &[]),
+                    run("", 0),
+                    run("p", 0),
+                    Act::Sync,
+                ]),
+            ],
+        ),
     ];
     let stories = stories.into_iter();
     stories
@@ -138,6 +224,13 @@ fn turn(acts: Vec<Act>) -> Turn {
     }
 }
 
+fn flushed(acts: Vec<Act>) -> Turn {
+    Turn {
+        acts,
+        wait: Wait::Flushed,
+    }
+}
+
 fn say(sql: &str) -> Turn {
     turn(vec![Act::Query(sql.to_owned())])
 }
@@ -150,8 +243,12 @@ fn parse(name: &'static str, sql: &str) -> Act {
 }
 
 fn bind(statement: &'static str, parameters: &[&str]) -> Act {
+    open("", statement, parameters)
+}
+
+fn open(portal: &'static str, statement: &'static str, parameters: &[&str]) -> Act {
     Act::Bind {
-        portal: "",
+        portal,
         statement,
         parameters: parameters.iter().map(|&text| text.to_owned()).collect(),
         results: Format::Text,
@@ -159,8 +256,9 @@ fn bind(statement: &'static str, parameters: &[&str]) -> Act {
 }
 
 fn execute() -> Act {
-    Act::Execute {
-        portal: "",
-        rows: 0,
-    }
+    run("", 0)
+}
+
+fn run(portal: &'static str, rows: u32) -> Act {
+    Act::Execute { portal, rows }
 }
