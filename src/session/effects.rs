@@ -60,6 +60,7 @@ impl Session {
 
     /// A command's tag says that this has happened for good, whatever comes behind it.
     pub(super) fn note_completed(&mut self, upstream: &mut Upstream, tag: &[u8]) {
+        upstream.completed += 1;
         match tag {
             b"COMMIT\0" | b"PREPARE TRANSACTION\0" => {
                 upstream.ends.push_back(TransactionEnd::Committed);
@@ -93,7 +94,9 @@ impl Session {
     pub(super) fn apply_failed(&mut self, upstream: &mut Upstream, decision: &Decision) {
         upstream.vacating = None;
         let committed = upstream.ends.contains(&TransactionEnd::Committed);
-        let several = decision.statements > 1 || committed;
+        // A string that does not parse has not been begun, and one whose first statement failed ended there.
+        let begun = upstream.completed > 0;
+        let several = begun && (decision.statements > 1 || committed);
         for effect in &decision.effects {
             match effect {
                 // No rollback gives a lock back.
@@ -112,7 +115,7 @@ impl Session {
                 _ => {}
             }
         }
-        if is_torn(decision) || committed {
+        if begun && (is_torn(decision) || committed) {
             self.pin_to_server(upstream, PinReason::Unknown);
         }
     }

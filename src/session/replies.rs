@@ -499,6 +499,7 @@ impl Session {
         upstream.receiving += 1;
         upstream.cycle = Cycle::Well;
         upstream.ends.clear();
+        upstream.completed = 0;
         upstream.prepared = 0;
         if status == TransactionStatus::Idle {
             upstream.leave = None;

@@ -40,6 +40,8 @@ pub struct Upstream {
     pub effects: VecDeque<(u64, Arc<Decision>)>,
     /// How the transaction commands of this cycle were answered that are not accounted for yet.
     pub ends: VecDeque<TransactionEnd>,
+    /// So many commands of this cycle have been completed.
+    pub completed: usize,
     /// So many PREPAREs and DEALLOCATEs of this cycle have been answered.
     pub prepared: usize,
     /// Open portals whose statements change more than data, or copy.
@@ -141,6 +143,7 @@ impl Upstream {
             cycle: Cycle::Well,
             effects: VecDeque::new(),
             ends: VecDeque::new(),
+            completed: 0,
             prepared: 0,
             portals: Vec::new(),
             describing: VecDeque::new(),

@@ -143,6 +143,40 @@ async fn a_pin_lasts_as_long_as_what_is_held() {
     until(&admin, left, "0").await;
 }
 
+/// How far a string of statements came before it failed, and what pins the session then.
+#[tokio::test]
+async fn what_has_not_been_begun_pins_nothing() {
+    let front = Front::small().await;
+    let client = front.client().await;
+    client
+        .batch_execute("CREATE TABLE t (a int)")
+        .await
+        .unwrap();
+    for (failing, expected) in [
+        ("selec 1", ""),
+        ("SELECT 1; selec 2", ""),
+        ("BEGIN; INSERT INTO t VALUES (1); COMIT", ""),
+        ("INSERT INTO nowhere VALUES (1); COMMIT; LOAD 'plpgsql'", ""),
+        ("LOAD 'nowhere'; SELECT 1", ""),
+        // Locks are kept whatever fails.
+        (
+            "SELECT pg_advisory_lock(n), 1 / (n - n) FROM generate_series(1, 1) n; SELECT 1",
+            "session advisory lock",
+        ),
+        (
+            "PREPARE p AS SELECT pg_advisory_lock(1); SELECT 1 / 0",
+            "SQL PREPARE",
+        ),
+        ("INSERT INTO t VALUES (1); COMMIT; SELECT 1 / 0", "unknown"),
+        ("BEGIN; SELECT 1 / 0", "unknown"),
+    ] {
+        client.simple_query(failing).await.unwrap_err();
+        client.batch_execute("ROLLBACK").await.unwrap();
+        assert_eq!(pin(&client).await, expected, "{failing}");
+        client.batch_execute("DISCARD ALL").await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_server_is_free_again_for_others() {
     let front = Front::with(|config| {
