@@ -72,6 +72,10 @@ pub(super) fn with_causes(error: &(dyn Error + 'static)) -> String {
         Some(PoolError::Backend(backend)) => backend,
         _ => error,
     };
+    let refusal = error.downcast_ref::<tokio_postgres::Error>();
+    if let Some(said) = refusal.and_then(tokio_postgres::Error::as_db_error) {
+        return format!("{} (SQLSTATE {})", said.message(), said.code().code());
+    }
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -471,6 +471,21 @@ async fn with_no_node_at_all_log_ins_are_refused_and_the_process_lives() {
 }
 
 #[tokio::test]
+async fn what_keeps_the_monitor_out_is_told_in_the_node_s_words() {
+    let front = Front::with(|config| {
+        config.routing.failover_wait = Duration::from_millis(100);
+        config.monitor.database = "nowhere".to_owned();
+    })
+    .await;
+    let mut raw = Raw::connect(front.address()).await;
+    let seen = raw.start(V3_0, &LOG_IN, PASSWORD).await;
+    assert_eq!(last(&seen), "E(08006)", "{seen:?}");
+    let detail = seen.last().unwrap().field(b'D');
+    let said = "down: could not connect: database \"nowhere\" does not exist (SQLSTATE 3D000)";
+    assert!(detail.contains(said), "{detail}");
+}
+
+#[tokio::test]
 async fn a_replica_of_another_cluster_is_not_asked() {
     let lab = Lab::builder().primary("us-east").build().await.unwrap();
     let foreign = Lab::builder()

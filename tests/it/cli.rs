@@ -1,6 +1,7 @@
 //! The program from outside: arguments, environment, exit status, what it prints where.
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 
 fn causeway(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_causeway"));
@@ -110,6 +111,29 @@ fn nothing_that_is_printed_holds_a_password() {
         assert!(!printed.is_empty());
         assert!(!printed.contains("SECRET"), "{arguments:?}: {printed}");
     }
+}
+
+#[test]
+fn a_log_that_is_no_terminal_has_no_colours() {
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_causeway"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
+        .args(["--primary", "postgres://app:secret@127.0.0.1:1/app"])
+        .env_remove("NO_COLOR")
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let lines = BufReader::new(serve.stderr.take().expect("it is piped")).lines();
+    let mut log = String::new();
+    for line in lines.map_while(Result::ok) {
+        log += &line;
+        if line.contains("ready") {
+            break;
+        }
+    }
+    serve.kill().expect("it runs");
+    serve.wait().expect("it has ended");
+    assert!(log.contains("WARN") && log.contains("ready"), "{log}");
+    assert!(!log.contains('\x1b'), "{log}");
 }
 
 #[test]
