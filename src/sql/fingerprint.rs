@@ -26,7 +26,7 @@ pub(super) struct Fingerprint {
 
 pub(super) fn fingerprint(secret: Secret, text: &[u8]) -> Fingerprint {
     let mut lexer = Lexer::new(text);
-    let mut shape = Shape::new(secret);
+    let mut shape = Shape::new(secret, text);
     let mut exact = false;
     // A part before the first `;`, then nothing but `;`: still one statement.
     let mut ended = false;
@@ -37,12 +37,20 @@ pub(super) fn fingerprint(secret: Secret, text: &[u8]) -> Fingerprint {
             first_word = false;
             exact = !(token.kind == Kind::Word && begins_data_statement(source));
         }
-        if source == b";" {
-            ended = true;
-            continue;
-        }
-        exact |= ended || needs_values(token.kind, source);
-        shape.token(token, source);
+        exact |= match token.kind {
+            Kind::Punctuation if source == b";" => {
+                ended = true;
+                continue;
+            }
+            Kind::Word => source.len() == 10 && source.eq_ignore_ascii_case(b"set_config"),
+            Kind::Quoted => source == b"\"set_config\"",
+            Kind::Literal(_) => names_the_role(source),
+            // Whose values are not known here, or with bytes that no token accounts for.
+            Kind::UnicodeName | Kind::Broken => true,
+            Kind::Number | Kind::Parameter | Kind::Operator | Kind::Punctuation => false,
+        };
+        exact |= ended;
+        shape.token(token);
     }
     exact |= lexer.ambiguous;
     let key = if exact {
@@ -64,18 +72,6 @@ fn begins_data_statement(word: &[u8]) -> bool {
     WORDS.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
-/// The decision about a text with such a token depends on the values of literals, or on bytes
-/// that no token accounts for.
-fn needs_values(kind: Kind, source: &[u8]) -> bool {
-    match kind {
-        Kind::Word => source.len() == 10 && source.eq_ignore_ascii_case(b"set_config"),
-        Kind::Quoted => source == b"\"set_config\"",
-        Kind::Literal(_) => names_the_role(source),
-        Kind::UnicodeName | Kind::Broken => true,
-        _ => false,
-    }
-}
-
 fn exact_key(secret: Secret, text: &[u8]) -> u128 {
     let mut hasher = SipHasher13::new_with_key(&secret.0);
     // No shape begins with this byte: the two kinds of key never meet.
@@ -84,54 +80,88 @@ fn exact_key(secret: Secret, text: &[u8]) -> u128 {
     hasher.finish128().as_u128()
 }
 
+/// The most of a token that is put at once.
 const MAX_PIECE: usize = 64;
+/// Most tokens are shorter, and so many bytes are one move for the processor.
+const SHORT: usize = 16;
 
 /// Hashes tokens in blocks: the hasher is slow at small pieces.
-struct Shape {
+struct Shape<'a> {
     hasher: SipHasher13,
+    text: &'a [u8],
     block: [u8; 256],
     filled: usize,
 }
 
-impl Shape {
-    fn new(secret: Secret) -> Self {
+impl<'a> Shape<'a> {
+    fn new(secret: Secret, text: &'a [u8]) -> Self {
         Shape {
             hasher: SipHasher13::new_with_key(&secret.0),
+            text,
             block: [0; 256],
             // One zero: no token begins so, and exact keys begin with another byte.
             filled: 1,
         }
     }
 
-    fn token(&mut self, token: Token, source: &[u8]) {
-        match token.kind {
-            Kind::Word => self.put(source, u8::to_ascii_lowercase),
-            Kind::Literal(_) => self.put(b"'", |byte| *byte),
-            Kind::Number => self.put(b"0", |byte| *byte),
-            Kind::Parameter => self.put(b"$", |byte| *byte),
-            _ => self.put(source, |byte| *byte),
-        }
-    }
-
-    /// The bytes, each as `change` makes it, and a mark of their end.
+    /// What it is, and a mark of its end.
     #[inline]
-    fn put(&mut self, bytes: &[u8], change: impl Fn(&u8) -> u8) {
-        // Room for a piece and the mark; a name is seldom longer than one piece.
-        for piece in bytes.chunks(MAX_PIECE) {
-            if self.filled + MAX_PIECE >= self.block.len() {
-                self.flush();
-            }
-            if let Some(slots) = self.block.get_mut(self.filled..self.filled + piece.len()) {
-                for (slot, byte) in slots.iter_mut().zip(piece) {
-                    *slot = change(byte);
-                }
-            }
-            self.filled += piece.len();
+    fn token(&mut self, token: Token) {
+        match token.kind {
+            Kind::Word => self.put(token, <[u8]>::make_ascii_lowercase),
+            Kind::Literal(_) => self.put_sign(b'\''),
+            Kind::Number => self.put_sign(b'0'),
+            Kind::Parameter => self.put_sign(b'$'),
+            _ => self.put(token, |_| ()),
         }
         if let Some(slot) = self.block.get_mut(self.filled) {
             *slot = 0;
         }
         self.filled += 1;
+    }
+
+    #[inline]
+    fn put_sign(&mut self, sign: u8) {
+        self.make_room();
+        if let Some(slot) = self.block.get_mut(self.filled) {
+            *slot = sign;
+        }
+        self.filled += 1;
+    }
+
+    /// The bytes of a token, as `change` makes them.
+    #[inline]
+    fn put(&mut self, token: Token, change: impl Fn(&mut [u8])) {
+        self.make_room();
+        let (start, length) = (token.start, token.end - token.start);
+        let slots = self.block.get_mut(self.filled..self.filled + SHORT);
+        // What stands behind the token is overwritten by what comes next.
+        if length <= SHORT
+            && let (Some(bytes), Some(slots)) = (self.text.get(start..start + SHORT), slots)
+        {
+            slots.copy_from_slice(bytes);
+            change(slots);
+            self.filled += length;
+            return;
+        }
+        let bytes = self.text.get(start..token.end).unwrap_or_default();
+        for piece in bytes.chunks(MAX_PIECE) {
+            self.make_room();
+            let end = self.filled + piece.len();
+            if let Some(slots) = self.block.get_mut(self.filled..end) {
+                slots.copy_from_slice(piece);
+                change(slots);
+            }
+            self.filled = end;
+        }
+    }
+
+    /// For a piece and the mark.
+    #[inline]
+    fn make_room(&mut self) {
+        if self.filled + MAX_PIECE >= self.block.len() {
+            self.flush();
+        }
     }
 
     fn flush(&mut self) {

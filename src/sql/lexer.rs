@@ -79,11 +79,11 @@ impl<'a> Lexer<'a> {
         self.text.get(at..).unwrap_or_default()
     }
 
-    /// Skips white space and comments; an endless comment leads to the end of the text.
-    fn skip_blank(&mut self) -> Option<Token> {
+    /// Skips white space and comments; tells where a comment without an end begins.
+    fn skip_blank(&mut self) -> Option<usize> {
         loop {
             match self.byte(self.at) {
-                b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => self.at += 1,
+                byte if is_space(byte) => self.at += 1,
                 b'-' if self.byte(self.at + 1) == b'-' => {
                     let start = self.at;
                     self.at = self.line_end(start);
@@ -94,7 +94,7 @@ impl<'a> Lexer<'a> {
                     let closed = self.skip_block_comment();
                     self.note_comment(start);
                     if !closed {
-                        return Some(self.token(Kind::Broken, start, self.text.len()));
+                        return Some(start);
                     }
                 }
                 _ => return None,
@@ -139,27 +139,20 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn token(&mut self, kind: Kind, start: usize, end: usize) -> Token {
-        self.at = end;
-        Token { kind, start, end }
-    }
-
-    fn word_or_prefixed(&mut self, start: usize) -> Token {
+    fn word_or_prefixed(&mut self, start: usize) -> Cut {
         let next = self.byte(start + 1);
         if matches!(next, b'\'' | b'&')
-            && let Some(token) = self.prefixed(start, next)
+            && let Some(cut) = self.prefixed(start, next)
         {
-            return token;
+            return cut;
         }
-        let mut end = start + 1;
-        while is_word_part(self.byte(end)) {
-            end += 1;
-        }
-        self.token(Kind::Word, start, end)
+        let rest = self.rest(start + 1);
+        let length = rest.iter().position(|byte| !is_word_part(*byte));
+        (Kind::Word, start + 1 + length.unwrap_or(rest.len()))
     }
 
     /// A literal or name in a notation that begins with a letter.
-    fn prefixed(&mut self, start: usize, next: u8) -> Option<Token> {
+    fn prefixed(&mut self, start: usize, next: u8) -> Option<Cut> {
         let after = self.byte(start + 2);
         let notation = match (self.byte(start), next) {
             (b'e' | b'E', b'\'') => Some((Notation::Escape, 2)),
@@ -169,23 +162,23 @@ impl<'a> Lexer<'a> {
             _ => None,
         };
         if let Some((notation, prefix)) = notation {
-            return Some(self.literal(start, start + prefix, notation));
+            return Some(self.literal(start + prefix, notation));
         }
         let is_name = next == b'&' && after == b'"' && self.byte(start) | 0x20 == b'u';
-        is_name.then(|| self.quoted(start, start + 3, Kind::UnicodeName))
+        is_name.then(|| self.quoted(start + 3, Kind::UnicodeName))
     }
 
     /// A literal whose first quote has just been passed, with its continuations: the same
     /// notation goes on behind white space that contains a line break.
-    fn literal(&mut self, start: usize, body: usize, notation: Notation) -> Token {
+    fn literal(&mut self, body: usize, notation: Notation) -> Cut {
         let mut at = body;
         loop {
             let Some(end) = self.literal_segment(at, notation) else {
-                return self.token(Kind::Broken, start, self.text.len());
+                return (Kind::Broken, self.text.len());
             };
             match self.continuation(end) {
                 Some(next) => at = next,
-                None => return self.token(Kind::Literal(notation), start, end),
+                None => return (Kind::Literal(notation), end),
             }
         }
     }
@@ -235,50 +228,46 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn quoted(&mut self, start: usize, body: usize, kind: Kind) -> Token {
+    fn quoted(&self, body: usize, kind: Kind) -> Cut {
         let mut at = body;
         loop {
             let Some(found) = memchr(b'"', self.rest(at)) else {
-                return self.token(Kind::Broken, start, self.text.len());
+                return (Kind::Broken, self.text.len());
             };
             at += found + 1;
             if self.byte(at) != b'"' {
-                return self.token(kind, start, at);
+                return (kind, at);
             }
             at += 1;
         }
     }
 
-    fn dollar(&mut self, start: usize) -> Token {
+    fn dollar(&self, start: usize) -> Cut {
         let mut end = start + 1;
         if self.byte(end).is_ascii_digit() {
             while self.byte(end).is_ascii_digit() {
                 end += 1;
             }
             let junk = is_word_start(self.byte(end));
-            return self.token(
-                if junk { Kind::Broken } else { Kind::Parameter },
-                start,
-                end,
-            );
+            return (if junk { Kind::Broken } else { Kind::Parameter }, end);
         }
         while is_word_part(self.byte(end)) && self.byte(end) != b'$' {
             end += 1;
         }
         if self.byte(end) != b'$' {
-            return self.token(Kind::Broken, start, start + 1);
+            return (Kind::Broken, start + 1);
         }
         let tag = self.text.get(start..=end).unwrap_or_default();
         match memmem::find(self.rest(end + 1), tag) {
             Some(found) => {
                 let close = end + 1 + found + tag.len();
-                self.token(Kind::Literal(Notation::Dollar), start, close)
+                (Kind::Literal(Notation::Dollar), close)
             }
-            None => self.token(Kind::Broken, start, self.text.len()),
+            None => (Kind::Broken, self.text.len()),
         }
     }
 
-    fn number(&mut self, start: usize) -> Token {
+    fn number(&self, start: usize) -> Cut {
         let digits = |lexer: &Self, mut at: usize| {
             while lexer.byte(at).is_ascii_digit() {
                 at += 1;
@@ -296,12 +285,12 @@ impl<'a> Lexer<'a> {
             }
         }
         let junk = is_word_start(self.byte(end));
-        self.token(if junk { Kind::Broken } else { Kind::Number }, start, end)
+        (if junk { Kind::Broken } else { Kind::Number }, end)
     }
 
     /// The longest operator, less what the manual's rules about comments and a trailing sign
     /// leave to the next token.
-    fn operator(&mut self, start: usize) -> Token {
+    fn operator(&self, start: usize) -> Cut {
         let mut end = start;
         while is_operator(self.byte(end)) {
             let pair = (self.byte(end), self.byte(end + 1));
@@ -315,37 +304,56 @@ impl<'a> Lexer<'a> {
         while !keeps_sign && end > start + 1 && matches!(self.byte(end - 1), b'+' | b'-') {
             end -= 1;
         }
-        self.token(Kind::Operator, start, end)
+        (Kind::Operator, end)
     }
 }
+
+/// What a token is, and where it ends.
+type Cut = (Kind, usize);
 
 impl Iterator for Lexer<'_> {
     type Item = Token;
 
+    #[inline]
     fn next(&mut self) -> Option<Token> {
-        if let Some(endless_comment) = self.skip_blank() {
-            return Some(endless_comment);
+        // Most of a text is words with single spaces between them.
+        while let Some(byte) = self.text.get(self.at)
+            && is_space(*byte)
+        {
+            self.at += 1;
         }
-        let start = self.at;
-        let first = *self.text.get(start)?;
-        if is_word_start(first) {
-            return Some(self.word_or_prefixed(start));
-        }
-        Some(match first {
-            b'\'' => self.literal(start, start + 1, Notation::Plain),
-            b'"' => self.quoted(start, start + 1, Kind::Quoted),
+        let mut start = self.at;
+        let (kind, end) = match is_word_start(*self.text.get(start)?) {
+            true => self.word_or_prefixed(start),
+            false => {
+                if let Some(start) = self.skip_blank() {
+                    self.at = self.text.len();
+                    let (kind, end) = (Kind::Broken, self.at);
+                    return Some(Token { kind, start, end });
+                }
+                start = self.at;
+                self.cut(start, *self.text.get(start)?)
+            }
+        };
+        self.at = end;
+        Some(Token { kind, start, end })
+    }
+}
+
+impl Lexer<'_> {
+    fn cut(&mut self, start: usize, first: u8) -> Cut {
+        match first {
+            _ if is_word_start(first) => self.word_or_prefixed(start),
+            b'\'' => self.literal(start + 1, Notation::Plain),
+            b'"' => self.quoted(start + 1, Kind::Quoted),
             b'$' => self.dollar(start),
             b'0'..=b'9' => self.number(start),
             b'.' if self.byte(start + 1).is_ascii_digit() => self.number(start),
-            b':' if matches!(self.byte(start + 1), b':' | b'=') => {
-                self.token(Kind::Punctuation, start, start + 2)
-            }
-            b',' | b';' | b'(' | b')' | b'[' | b']' | b'.' | b':' => {
-                self.token(Kind::Punctuation, start, start + 1)
-            }
+            b':' if matches!(self.byte(start + 1), b':' | b'=') => (Kind::Punctuation, start + 2),
+            b',' | b';' | b'(' | b')' | b'[' | b']' | b'.' | b':' => (Kind::Punctuation, start + 1),
             _ if is_operator(first) => self.operator(start),
-            _ => self.token(Kind::Broken, start, start + 1),
-        })
+            _ => (Kind::Broken, start + 1),
+        }
     }
 }
 
@@ -353,6 +361,7 @@ impl Iterator for Lexer<'_> {
 const WORD_START: u8 = 1;
 const WORD_PART: u8 = 2;
 const OPERATOR: u8 = 4;
+const SPACE: u8 = 8;
 
 static BYTES: [u8; 256] = byte_classes();
 
@@ -365,6 +374,8 @@ const fn byte_classes() -> [u8; 256] {
             table[byte] = WORD_START | WORD_PART;
         } else if value.is_ascii_digit() || value == b'$' {
             table[byte] = WORD_PART;
+        } else if matches!(value, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c) {
+            table[byte] = SPACE;
         }
         byte += 1;
     }
@@ -383,6 +394,10 @@ fn is_word_start(byte: u8) -> bool {
 
 fn is_word_part(byte: u8) -> bool {
     BYTES[usize::from(byte)] & WORD_PART != 0
+}
+
+fn is_space(byte: u8) -> bool {
+    BYTES[usize::from(byte)] & SPACE != 0
 }
 
 fn is_operator(byte: u8) -> bool {

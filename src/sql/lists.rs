@@ -35,11 +35,11 @@ impl Patterns {
         Patterns {
             exact: exact
                 .into_iter()
-                .map(|name| letters(name.as_bytes()).into())
+                .map(|name| letters(name.clone()).into())
                 .collect(),
             globs: globs
                 .into_iter()
-                .map(|glob| letters(glob.as_bytes()).into())
+                .map(|glob| letters(glob.clone()).into())
                 .collect(),
         }
     }

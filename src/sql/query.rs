@@ -5,7 +5,7 @@
 use sqlparser::ast::Query;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
-use sqlparser::tokenizer::Token;
+use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::canonical::{canonical, letters};
 use super::catalogue::Finding;
@@ -27,7 +27,7 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[lexer::Token]) -> P
     if let Some(reason) = exceeds_parser(text, tokens) {
         return Part::write(reason);
     }
-    let Some(query) = parse(&canonical(text, tokens)) else {
+    let Some(query) = parse(canonical(text, tokens)) else {
         return Part {
             is_unparsed: true,
             ..Part::write("the parser does not know its syntax")
@@ -62,7 +62,7 @@ pub(super) fn relation(path: &[String]) -> Option<Relation> {
 
 /// Reading the whole of a relation, given by its path of names.
 pub(super) fn read_of_relation(rules: &Rules, path: &[String]) -> Part {
-    let path: Vec<String> = path.iter().map(|name| letters(name.as_bytes())).collect();
+    let path: Vec<String> = path.iter().cloned().map(letters).collect();
     match rules.relation(&path) {
         Finding::Reads => {
             let mut relations: Vec<Relation> = relation(&path).into_iter().collect();
@@ -120,8 +120,7 @@ fn calls_by_attribute(
     if !matches!(token.kind, Kind::Word | Kind::Quoted) {
         return None;
     }
-    let name = reader::identifier(text, token).unwrap_or_default();
-    let name = letters(name.as_bytes());
+    let name = letters(reader::identifier(text, token).unwrap_or_default());
     writing(rules.attribute(&name, of_value))
 }
 
@@ -131,7 +130,7 @@ fn unsafe_type(rules: &Rules, text: &[u8], token: lexer::Token) -> Option<String
     let catalogue = rules
         .catalogue
         .filter(|catalogue| catalogue.has_unsafe_types())?;
-    let name = letters(reader::identifier(text, token)?.as_bytes());
+    let name = letters(reader::identifier(text, token)?);
     // The row of a table is a type too, and named far more often for the table.
     if catalogue.relation(None, &name).is_some() {
         return None;
@@ -156,6 +155,11 @@ fn writing_word(
     first: bool,
     after: &[lexer::Token],
 ) -> Option<String> {
+    // By the first letter: this is asked of every word.
+    let letter = text.get(word.start).map(u8::to_ascii_lowercase);
+    if !matches!(letter, Some(b'i' | b'f' | b'u' | b'd' | b'm' | b'o')) {
+        return None;
+    }
     let mut after = Reader::new(text, after);
     let is = |keywords: &[&str]| {
         let mut keywords = keywords.iter();
@@ -214,11 +218,11 @@ fn exceeds_parser(text: &[u8], tokens: &[lexer::Token]) -> Option<&'static str> 
     None
 }
 
-fn parse(canonical: &str) -> Option<Query> {
+fn parse(tokens: Vec<TokenWithSpan>) -> Option<Query> {
     const RECURSION_LIMIT: usize = 64;
     let dialect = PostgreSqlDialect {};
     let parser = Parser::new(&dialect).with_recursion_limit(RECURSION_LIMIT);
-    let mut parser = parser.try_with_sql(canonical).ok()?;
+    let mut parser = parser.with_tokens_with_locations(tokens);
     let query = parser.parse_query().ok()?;
     // What it left unread it has not understood.
     (parser.peek_token().token == Token::EOF).then_some(*query)

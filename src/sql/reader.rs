@@ -83,6 +83,25 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// An identifier, whatever it is.
+    pub fn accept_name(&mut self) -> bool {
+        let found = self
+            .peek()
+            .is_some_and(|token| matches!(token.kind, Kind::Word | Kind::Quoted));
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Identifiers with dots between them; stops within it where one is missing.
+    pub fn accept_path(&mut self) -> bool {
+        while self.accept_name() {
+            if !self.accept_sign(".") {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Skips what stands between here and the closing parenthesis, which is read too.
     pub fn skip_parenthesis(&mut self) -> bool {
         let mut depth = 1_usize;

@@ -49,11 +49,11 @@ impl Object {
     pub fn new(id: ObjectId, [schema, name, text]: [&str; 3], nature: Nature) -> Object {
         Object {
             id,
-            schema: letters(schema.as_bytes()).into(),
-            name: letters(name.as_bytes()).into(),
+            schema: letters(schema.to_owned()).into(),
+            name: letters(name.to_owned()).into(),
             nature,
             takes_one_argument: false,
-            text: letters(text.as_bytes()).into(),
+            text: letters(text.to_owned()).into(),
         }
     }
 }
