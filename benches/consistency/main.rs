@@ -1,7 +1,8 @@
-//! What the guarantee costs: `cargo bench --bench consistency -- latency`, `reads`, `writes`, or all without
-//! a word. Everything runs on this machine, the distance is simulated, and nothing is compared but with
+//! What the guarantee costs: `cargo bench --bench consistency -- latency`, `reads`, `writes`, `keys`, or all
+//! without a word. Everything runs on this machine, the distance is simulated, and nothing is compared but with
 //! another figure of the same run. It says where a target is missed; it does not fail.
 
+mod keys;
 mod latency;
 mod processes;
 mod proxy;
@@ -19,9 +20,9 @@ async fn main() -> Result<()> {
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
     if let Some(other) = wanted
         .iter()
-        .find(|wanted| !["latency", "reads", "writes"].contains(&wanted.as_str()))
+        .find(|wanted| !["latency", "reads", "writes", "keys"].contains(&wanted.as_str()))
     {
-        bail!("{other}: latency, reads or writes");
+        bail!("{other}: latency, reads, writes or keys");
     }
     if wants("latency") {
         latency::run().await?;
@@ -31,6 +32,9 @@ async fn main() -> Result<()> {
     }
     if wants("writes") {
         writes::run().await?;
+    }
+    if wants("keys") {
+        keys::run().await?;
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ pub struct ServeFlags {
         env = "CAUSEWAY_PRIMARY",
         hide_env_values = true
     )]
-    pub primary: Option<NodeUrlArgument>,
+    pub primary: Option<SecretUrl>,
     /// A replica; may be repeated (in the environment, separate URLs by spaces)
     #[arg(
         long = "replica",
@@ -56,7 +56,7 @@ pub struct ServeFlags {
         value_delimiter = ' ',
         requires = "primary"
     )]
-    pub replicas: Vec<NodeUrlArgument>,
+    pub replicas: Vec<SecretUrl>,
     /// The region this instance stands in
     #[arg(long, value_name = "NAME", env = "CAUSEWAY_REGION")]
     pub region: Option<String>,
@@ -66,7 +66,15 @@ pub struct ServeFlags {
     /// Where admin HTTP listens, or `off` [default: 127.0.0.1:6480]
     #[arg(long, value_name = "ADDR", env = "CAUSEWAY_ADMIN", value_parser = |text: &str| address_or_off(text).map(OrNone))]
     pub admin: Option<OrNone<SocketAddr>>,
-    /// strong, session or eventual [default: session]
+    /// Where several instances share session keys: `redis://HOST:PORT`, or `rediss://` with TLS
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CAUSEWAY_KEY_STORE",
+        hide_env_values = true
+    )]
+    pub key_store: Option<SecretUrl>,
+    /// strong, session, causal or eventual [default: session]
     #[arg(long, value_name = "LEVEL", env = "CAUSEWAY_CONSISTENCY", value_parser = word::<Consistency>)]
     pub consistency: Option<Consistency>,
     /// For eventual: the oldest state that may be seen, or `none` [default: none]
@@ -148,25 +156,25 @@ pub struct OrNone<T>(pub Option<T>);
 /// A URL that is not read yet. It may hold a password, so it is never printed, not even by clap's
 /// message for a bad value: any text is taken here and judged by `load`.
 #[derive(Clone)]
-pub struct NodeUrlArgument(Zeroizing<String>);
+pub struct SecretUrl(Zeroizing<String>);
 
-impl NodeUrlArgument {
+impl SecretUrl {
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl FromStr for NodeUrlArgument {
+impl FromStr for SecretUrl {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(NodeUrlArgument(Zeroizing::new(text.to_owned())))
+        Ok(SecretUrl(Zeroizing::new(text.to_owned())))
     }
 }
 
-impl fmt::Debug for NodeUrlArgument {
+impl fmt::Debug for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NodeUrlArgument(..)")
+        f.write_str("SecretUrl(..)")
     }
 }
 

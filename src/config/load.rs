@@ -7,11 +7,11 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::file::{self, Environment};
-use super::flags::{NodeUrlArgument, OrNone, ServeFlags};
+use super::flags::{OrNone, SecretUrl, ServeFlags};
 use super::origin::{ConfigError, ConfigErrors, Origin, Origins};
 use super::url::NodeUrl;
 use super::validate::validate;
-use super::{Config, Secret, UserConfig};
+use super::{Config, KeyStoreConfig, Secret, UserConfig};
 
 /// The settings, and where each came from.
 #[derive(Clone, Debug)]
@@ -99,6 +99,13 @@ impl Draft {
         let Draft {
             config, origins, ..
         } = self;
+        if let Some(url) = &flags.key_store {
+            let store = config.key_store.take();
+            let store = store.unwrap_or_else(|| KeyStoreConfig::new(""));
+            let url = Zeroizing::new(url.as_str().to_owned());
+            config.key_store = Some(KeyStoreConfig { url, ..store });
+            origins.set("key_store.url", Origin::flag("--key-store"));
+        }
         let mut over = Over { origins };
         over.put(&mut config.listen, &flags.listen, "listen", "--listen");
         let admin = flags.admin.map(|OrNone(admin)| admin);
@@ -151,7 +158,7 @@ impl Draft {
 
     /// The URLs' nodes stand in place of the file's. All of them share the primary's user and database:
     /// Causeway logs in on every node as the client did.
-    fn apply_urls(&mut self, primary: &NodeUrlArgument, replicas: &[&NodeUrlArgument]) {
+    fn apply_urls(&mut self, primary: &SecretUrl, replicas: &[&SecretUrl]) {
         self.origins.forget("nodes");
         self.config.nodes.clear();
         let primary = self.add_node("--primary", primary);
@@ -170,7 +177,7 @@ impl Draft {
         }
     }
 
-    fn add_node(&mut self, flag: &str, url: &NodeUrlArgument) -> Option<NodeUrl> {
+    fn add_node(&mut self, flag: &str, url: &SecretUrl) -> Option<NodeUrl> {
         match NodeUrl::parse(url.as_str()) {
             Ok(url) => {
                 let path = format!("nodes.{}", self.config.nodes.len());

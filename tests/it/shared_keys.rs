@@ -441,24 +441,63 @@ impl Way {
     }
 }
 
-/// What a statement under a shared key costs beside one without, told and not asserted.
+/// Behind TLS, with a user that may do no more than the documents say.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_cost_of_a_shared_key_is_told() {
+async fn a_store_behind_tls_asks_for_a_user_and_a_certificate() {
     let pair = Pair::new().await;
-    let plain = support::connect(&pair.here).await;
-    let shared = keyed(&pair.here, "user:1").await;
-    for (name, client) in [("without a key", &plain), ("under a shared key", &shared)] {
-        until_near(client).await;
-        let mut took = Vec::new();
-        for _ in 0..200 {
-            let begun = Instant::now();
-            ask(client, READ).await;
-            took.push(begun.elapsed());
-        }
-        took.sort();
-        println!(
-            "{name}: a read takes {:?} at p50, {:?} at p99",
-            took[100], took[197]
-        );
+    let files = tempfile::tempdir().unwrap();
+    let (certificate, key) = (
+        files.path().join("store.pem"),
+        files.path().join("store.key"),
+    );
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let port = support::free_port();
+    let tls = format!(
+        "CONFIG SET tls-cert-file {} tls-key-file {} tls-auth-clients no tls-port {port}",
+        certificate.display(),
+        key.display()
+    );
+    let user = documented_rights().replace("<secret>", ">secret");
+    for command in [&tls, &user] {
+        assert_eq!(pair.store.ask(command).await.unwrap(), "+OK", "{command}");
     }
+    let start = async |url: String, root: Option<&std::path::Path>| {
+        let mut config = support::config(&pair.lab, "eu-west");
+        let mut store = KeyStoreConfig::new(url);
+        store.root_cert = root.map(std::path::Path::to_owned);
+        config.key_store = Some(store);
+        Causeway::start(config).await.unwrap()
+    };
+    let good = format!("rediss://causeway:secret@localhost:{port}");
+    let secured = start(good.clone(), Some(&certificate)).await;
+    let one = keyed(&secured, "user:1").await;
+    let other = keyed(&pair.there, "user:1").await;
+    until_near(&one).await;
+    pair.pause().await;
+    for (value, writer, reader) in [(1, &one, &other), (2, &other, &one)] {
+        write(writer, value).await;
+        assert_eq!(ask(reader, READ).await, value.to_string());
+    }
+    assert!(!route(&one).await.contains("the key store is away"));
+    // Whoever it does not know, and whose certificate nobody vouches for, is none to share keys with.
+    let wrong = good.replace("secret", "guess");
+    for refused in [
+        start(wrong, Some(&certificate)).await,
+        start(good, None).await,
+    ] {
+        let client = keyed(&refused, "user:1").await;
+        assert_eq!(ask(&client, READ).await, "2");
+        let route = route(&client).await;
+        assert!(route.contains("the key store is away"), "{route}");
+    }
+}
+
+/// The command in the documents that makes a user for Causeway.
+fn documented_rights() -> String {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/consistency.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let line = page.lines().find(|line| line.contains("ACL SETUSER"));
+    line.expect("the rights are documented").trim().to_owned()
 }

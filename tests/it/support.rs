@@ -73,3 +73,9 @@ fn seen_from(region: &str, node: &LabNode) -> NodeConfig {
         ..NodeConfig::new("127.0.0.1", node.port_from(region))
     }
 }
+
+/// A port of the loopback interface that nobody listens on.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}

@@ -199,6 +199,25 @@ fn who_has_waited_long_enough_goes() {
 }
 
 #[test]
+fn what_only_the_primary_can_answer_is_its_whatever_the_policy() {
+    let nodes = [
+        placed(0, primary(9, 0), "x", 80_000),
+        placed(1, replica(9, 0), "x", 1_000),
+    ];
+    let topology = topology(nodes, &[]);
+    for reason in [PrimaryReason::FloorUnknown, PrimaryReason::Strong] {
+        for on_lag in [OnLag::Primary, OnLag::Wait, OnLag::Error] {
+            let preference = Preference {
+                on_lag,
+                ..preference(None)
+            };
+            let choice = select(Verdict::Primary(reason), &topology, &preference, |_| 0);
+            assert_eq!(choice, Choice::Primary(reason), "{on_lag:?}");
+        }
+    }
+}
+
+#[test]
 fn among_equally_near_nodes_weight_load_and_habit_decide() {
     let nodes = [
         placed(0, primary(9, 0), "x", 80_000),
