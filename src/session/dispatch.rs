@@ -182,13 +182,15 @@ impl Session {
                 if upstream.is_in_vain(&statement.classified.decision) {
                     upstream.send_refused_parse(&statement.name, &statement.definition);
                     upstream.server.owed.push_synthetic(Synthetic::Nothing);
-                } else if upstream.server.statements.touch(statement.id) {
+                } else if upstream.server.statements.touch(statement.id)
+                    && !upstream.may_be_in_vain()
+                {
                     upstream
                         .server
                         .owed
                         .push_synthetic(Synthetic::ParseComplete);
                 } else {
-                    upstream.send_parse(statement, Fate::Forward);
+                    upstream.send_parse_anew(statement, Fate::Forward);
                     if let Some((name, _)) = frame.get(HEADER..).and_then(cstring) {
                         self.statements.is_with_server(name);
                     }
@@ -326,6 +328,25 @@ impl Upstream {
         self.server.status == TransactionStatus::Failed
             && !self.server.owed.awaits_server()
             && !decision.effects.iter().any(ends_transaction)
+    }
+
+    /// A cycle that has not been answered may make, or leave, the transaction failed: then the server
+    /// itself must say what becomes of a Parse.
+    fn may_be_in_vain(&self) -> bool {
+        let unanswered = self.sending > self.receiving;
+        unanswered && (self.has_begun_transaction() || !self.effects.is_empty())
+    }
+
+    /// Parses a statement that the server may have already, under the name that has it.
+    fn send_parse_anew(&mut self, statement: &Statement, fate: Fate) {
+        if self.server.statements.touch(statement.id) {
+            let mut out = Vec::new();
+            message::put_close_statement(&mut out, &statement.name);
+            self.server.wire.output.extend(&out);
+            let close = Request::Evict(statement.id);
+            self.server.owed.push(close, Fate::Swallow);
+        }
+        self.send_parse(statement, fate);
     }
 
     /// The client has no such statement. The server's unnamed one, if it has any, may be another

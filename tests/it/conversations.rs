@@ -150,10 +150,22 @@ impl Compared {
                     *direct = through.clone();
                 }
             }
-            // Nor can it describe a BEGIN that was answered without it.
-            let nothing_more = format!("E(S=ERROR V=ERROR {FAILED}) Z(E)");
-            let alike = *through == nothing_more && direct.ends_with(&nothing_more);
-            if alike || forgiven(direct).as_ref() == Some(through) {
+            // Nor can it describe a BEGIN that was answered without it, or what another has.
+            let nothing_more = format!("E(S=ERROR V=ERROR {FAILED})");
+            let alike = |direct: &str, through: &str| {
+                let described = |kept: &str| {
+                    let rest = direct.strip_prefix(kept);
+                    rest.is_some_and(|rest| rest.starts_with("t("))
+                };
+                through == direct || through.strip_suffix(&nothing_more).is_some_and(described)
+            };
+            let all_alike = {
+                let (direct, through) = (cycles(direct), cycles(through));
+                let mut cycles = direct.iter().zip(&through);
+                direct.len() == through.len()
+                    && cycles.all(|(direct, through)| alike(direct, through))
+            };
+            if all_alike || forgiven(direct).as_ref() == Some(through) {
                 *direct = through.clone();
             }
         }
@@ -177,6 +189,11 @@ impl Compared {
         }
         Some(text)
     }
+}
+
+/// The answers of an answer's cycles in a failed transaction; of others what stands between those.
+fn cycles(answer: &str) -> Vec<&str> {
+    answer.split(" Z(E)").map(str::trim_start).collect()
 }
 
 impl Stage {

@@ -62,6 +62,29 @@ pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
             ],
         ),
         (
+            "nor does one that fails while more is under way",
+            "Z(E) 3 E(S=ERROR V=ERROR C=25P02",
+            vec![
+                turn(vec![parse("s", one), Act::CloseStatement("s"), Act::Sync]),
+                turn(vec![
+                    Act::Query("BEGIN".to_owned()),
+                    Act::Query("SELECT 1/0".to_owned()),
+                    Act::CloseStatement("s"),
+                    parse("s", one),
+                    Act::Sync,
+                ]),
+                turn(vec![
+                    Act::Query("".to_owned()),
+                    parse("s", one),
+                    Act::Sync,
+                    Act::Query("ROLLBACK".to_owned()),
+                    parse("s", one),
+                    Act::Sync,
+                ]),
+                turn(vec![bind("s", &["1"]), execute(), Act::Sync]),
+            ],
+        ),
+        (
             "what an error has skipped is not there for the next cycle",
             "M=prepared statement \"s\" does not exist",
             vec![
