@@ -259,6 +259,7 @@ fn pin(reason: PinReason) -> &'static str {
         PinReason::AdvisoryLock => "it holds an advisory lock",
         PinReason::Load => "it loads a library",
         PinReason::SqlPrepare => "it prepares a statement in SQL",
+        PinReason::Setting => "a function that it calls makes settings",
         PinReason::Sequence => "it asks what it got from a sequence",
         PinReason::Unknown => "it may change in a way that is not tracked",
     }

@@ -5,7 +5,7 @@ use super::Session;
 use super::client_statements::MOST_STATEMENTS;
 use super::preferences::{self, PREFIX};
 use super::profiles::Wants;
-use super::statements::Statement;
+use super::statements::{Standing, Statement};
 use super::survey::Plan;
 use super::upstream::changes_session;
 use crate::protocol::error::{Fault, Severity, SqlState};
@@ -14,8 +14,8 @@ use crate::sql::{Class, Classified, Decision, Effect, Hints, PinReason, Relation
 
 impl Session {
     pub(super) fn account_statement(&self, statement: &Statement, plan: &mut Plan) {
-        let class = statement.class(&self.services.classifier, self.names.scope());
-        self.account_known(&statement.classified, statement.text(), class, plan);
+        let standing = statement.standing(&self.services.classifier, self.names.scope());
+        self.account_known(&statement.classified, statement.text(), &standing, plan);
     }
 
     /// Adds a statement that was prepared earlier. What it reads may be another thing since, such as a
@@ -24,9 +24,13 @@ impl Session {
         &self,
         classified: &Classified,
         text: &[u8],
-        class: Class,
+        standing: &Standing,
         plan: &mut Plan,
     ) {
+        let class = match standing {
+            Standing::AsParsed(class) => *class,
+            Standing::Otherwise(now) => return self.account(now, now.decision.class, plan),
+        };
         let scope = self.names.scope();
         if self.profiles.is_none() || classified.edition == self.services.classifier.edition(scope)
         {
@@ -154,8 +158,12 @@ impl Session {
         let by_protocol = || {
             let statement = self.statements.get(name.as_bytes())?;
             let decision = &statement.classified.decision;
-            let class = statement.class(&self.services.classifier, self.names.scope());
-            (decision.effects.is_empty()).then(|| (class, decision.relations.clone()))
+            match statement.standing(&self.services.classifier, self.names.scope()) {
+                Standing::AsParsed(class) if decision.effects.is_empty() => {
+                    Some((class, decision.relations.clone()))
+                }
+                _ => None,
+            }
         };
         let in_sql = || self.prepared_in_sql(name);
         earlier.or_else(in_sql).or_else(by_protocol)

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::dispatch::put_synthetic;
-use super::statements::Statement;
+use super::statements::{Standing, Statement};
 use crate::protocol::frame::cstring;
 use crate::protocol::owed::{Owed, StatementId};
 use crate::server::UnnamedTag;
-use crate::sql::{Class, Classified, Classifier, Scope, SqlPrepare};
+use crate::sql::{Classified, Classifier, Scope, SqlPrepare};
 
 #[derive(Default)]
 pub struct ClientStatements {
@@ -42,11 +42,20 @@ pub struct Unnamed {
 
 impl Unnamed {
     /// What it is in a database with these names, as they are now.
-    pub fn class(&self, classifier: &Classifier, scope: &Scope) -> Class {
+    pub fn standing(&self, classifier: &Classifier, scope: &Scope) -> Standing {
         if self.classified.edition == classifier.edition(scope) {
-            return self.classified.decision.class;
+            return Standing::AsParsed(self.classified.decision.class);
         }
-        classifier.classify_in(scope, self.text()).decision.class
+        Standing::of(&self.classified, classifier.classify_in(scope, self.text()))
+    }
+
+    /// The same, as it is bound where it does something else than when it was parsed.
+    pub fn bound(&self, classified: Classified) -> Unnamed {
+        Unnamed {
+            definition: self.definition.clone(),
+            classified,
+            tag: self.tag,
+        }
     }
 
     /// Its SQL.

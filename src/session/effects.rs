@@ -99,8 +99,8 @@ impl Session {
         let several = begun && (decision.statements > 1 || committed);
         for effect in &decision.effects {
             match effect {
-                // No rollback gives a lock back.
-                Effect::Pin(reason @ PinReason::AdvisoryLock) => {
+                // No rollback gives a lock back, nor what a procedure has committed before it failed.
+                Effect::Pin(reason @ (PinReason::AdvisoryLock | PinReason::Setting)) => {
                     self.pin_to_server(upstream, *reason)
                 }
                 // It has come to another server than the last time; the next time it will not.

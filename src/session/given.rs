@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::Session;
-use super::client_statements::Unnamed;
 use super::survey::{Plan, What};
 use crate::protocol::error::{Fault, SqlState};
 use crate::protocol::frame::{bind_parts, bound_value, cstring, declared_type};
@@ -37,11 +36,9 @@ impl Session {
             self.account_effect(effect, plan);
         }
         match what {
-            What::BindUnnamed(unnamed) => What::BindUnnamed(Arc::new(Unnamed {
-                definition: unnamed.definition.clone(),
-                classified: unnamed.classified.with(decision),
-                tag: unnamed.tag,
-            })),
+            What::BindUnnamed(unnamed) => {
+                What::BindUnnamed(Arc::new(unnamed.bound(unnamed.classified.with(decision))))
+            }
             What::BindNamed(statement) => What::BindNamed(Arc::new(
                 statement.bound(statement.classified.with(decision)),
             )),

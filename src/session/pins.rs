@@ -8,7 +8,7 @@ use crate::sql::PinReason;
 
 /// The reasons for which a session keeps its server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pins(u8);
+pub struct Pins(u16);
 
 impl Pins {
     pub const NONE: Pins = Pins(0);
@@ -22,7 +22,11 @@ impl Pins {
     ]);
 
     /// What goes with DISCARD ALL, though no server tells of it.
-    const DISCARDED: Pins = Pins::of(&[PinReason::SqlPrepare, PinReason::Sequence]);
+    const DISCARDED: Pins = Pins::of(&[
+        PinReason::SqlPrepare,
+        PinReason::Sequence,
+        PinReason::Setting,
+    ]);
 
     /// What reads do not depend on: they may run on a replica meanwhile. Temporary tables are not
     /// among them, because a name may mean one; nor are locks, because whoever takes one means to

@@ -21,10 +21,10 @@ pub struct Statement {
     pub name: Box<str>,
     /// Text, terminator, parameter types: a Parse body behind the name.
     pub definition: Box<[u8]>,
-    /// As of its first Parse. Its class is [`Statement::class`].
+    /// As of its first Parse, in whatever database. What it is now is its [`Standing`].
     pub classified: Classified,
-    /// Its class, as the number of a [`Class`], and in the other bits the classifier's edition that
-    /// it was found with.
+    /// Its class, as the number of a [`Class`]; a bit that says whether it has other effects than by
+    /// then; and in the other bits the classifier's edition that this was found with.
     judged: AtomicU64,
     /// The [`Shape`] of its result as it was first described to a client; 0 before.
     shape: AtomicU64,
@@ -34,22 +34,54 @@ pub struct Statement {
 
 /// The bits of `judged` that hold the class.
 const CLASS: u64 = 0b11;
+/// The bit that is set if it has other effects than by its first Parse.
+const OTHERWISE: u64 = 0b100;
+
+/// What a prepared statement is with the names of a database as they are now.
+pub enum Standing {
+    /// As it was parsed, but for the class.
+    AsParsed(Class),
+    /// What it calls leaves something else in the session.
+    Otherwise(Box<Classified>),
+}
+
+impl Standing {
+    pub fn of(before: &Classified, now: Classified) -> Standing {
+        match now.decision.effects == before.decision.effects {
+            true => Standing::AsParsed(now.decision.class),
+            false => Standing::Otherwise(Box::new(now)),
+        }
+    }
+
+    pub fn class(&self) -> Class {
+        match self {
+            Standing::AsParsed(class) => *class,
+            Standing::Otherwise(now) => now.decision.class,
+        }
+    }
+}
 
 impl Statement {
     /// What it is in a database with these names, as they are now.
-    pub fn class(&self, classifier: &Classifier, scope: &Scope) -> Class {
+    pub fn standing(&self, classifier: &Classifier, scope: &Scope) -> Standing {
         let judged = self.judged.load(Ordering::Relaxed);
         let [.., strongest] = Class::ALL;
-        if judged & !CLASS == classifier.edition(scope) {
+        if judged & !(CLASS | OTHERWISE) == classifier.edition(scope) && judged & OTHERWISE == 0 {
             let found = Class::ALL.get((judged & CLASS) as usize);
-            return found.copied().unwrap_or(strongest);
+            return Standing::AsParsed(found.copied().unwrap_or(strongest));
         }
-        let classified = classifier.classify_in(scope, self.text());
-        self.judged.store(judgement(&classified), Ordering::Relaxed);
-        classified.decision.class
+        let now = classifier.classify_in(scope, self.text());
+        let judged = judgement(&now);
+        let standing = Standing::of(&self.classified, now);
+        let bit = match standing {
+            Standing::AsParsed(_) => 0,
+            Standing::Otherwise(_) => OTHERWISE,
+        };
+        self.judged.store(judged | bit, Ordering::Relaxed);
+        standing
     }
 
-    /// The same, as it was bound with values that decide what it does.
+    /// The same, as it is bound where it does something else than when it was parsed.
     pub fn bound(&self, classified: Classified) -> Statement {
         Statement {
             id: self.id,
@@ -78,7 +110,7 @@ impl Statement {
 }
 
 fn judgement(classified: &Classified) -> u64 {
-    classified.edition & !CLASS | classified.decision.class as u64
+    classified.edition & !(CLASS | OTHERWISE) | classified.decision.class as u64
 }
 
 /// Every prepared statement that some session has.

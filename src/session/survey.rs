@@ -11,7 +11,7 @@ use super::in_sql::{Mentioned, Wanted};
 use super::order::goes_no_further;
 use super::portals::leaves_portal;
 use super::profiles::Wants;
-use super::statements::Statement;
+use super::statements::{Standing, Statement};
 use crate::protocol::error::{Fault, SqlState};
 use crate::protocol::frame::{
     Frame, HEADER, Header, Target, bind_parts, frontend, parse_parts, target,
@@ -324,7 +324,7 @@ impl Session {
                     show: What::BindShow,
                     unknown: What::BindUnknown,
                 };
-                let what = self.survey_use(name, plan, uses);
+                let what = self.as_of_now(self.survey_use(name, plan, uses));
                 Ok(self.with_given(what, body, plan))
             }
             frontend::DESCRIBE => match target(body).ok_or_else(|| malformed("Describe"))? {
@@ -410,8 +410,8 @@ impl Session {
             let Some(statement) = self.statements.unnamed() else {
                 return uses.unknown;
             };
-            let class = statement.class(&self.services.classifier, self.names.scope());
-            self.account_known(&statement.classified, statement.text(), class, plan);
+            let standing = statement.standing(&self.services.classifier, self.names.scope());
+            self.account_known(&statement.classified, statement.text(), &standing, plan);
             let decision = &statement.classified.decision;
             return match self.shows_ours(decision) {
                 Some(setting) => (uses.show)(setting.into()),
@@ -438,6 +438,22 @@ impl Session {
         match is_known {
             true => uses.in_sql,
             false => uses.unknown,
+        }
+    }
+
+    /// A Bind of a statement with what it does now, should it do something else since it was parsed.
+    fn as_of_now(&self, what: What) -> What {
+        let (classifier, scope) = (&self.services.classifier, self.names.scope());
+        match &what {
+            What::BindUnnamed(unnamed) => match unnamed.standing(classifier, scope) {
+                Standing::Otherwise(now) => What::BindUnnamed(Arc::new(unnamed.bound(*now))),
+                Standing::AsParsed(_) => what,
+            },
+            What::BindNamed(statement) => match statement.standing(classifier, scope) {
+                Standing::Otherwise(now) => What::BindNamed(Arc::new(statement.bound(*now))),
+                Standing::AsParsed(_) => what,
+            },
+            _ => what,
         }
     }
 

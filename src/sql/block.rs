@@ -46,7 +46,7 @@ fn may_change_catalogue(body: &[u8]) -> bool {
     Lexer::new(body).any(|token| WORDS.iter().any(|word| reader::is_word(body, token, word)))
 }
 
-fn inside_dollars(literal: &[u8]) -> &[u8] {
+pub(super) fn inside_dollars(literal: &[u8]) -> &[u8] {
     let tag = literal.iter().skip(1).position(|byte| *byte == b'$');
     let tag = tag.map_or(0, |index| index + 2);
     let end = literal.len().saturating_sub(tag);

@@ -124,7 +124,7 @@ pub(super) fn letters(name: String) -> String {
     }
 }
 
-fn letters_of(source: &[u8]) -> String {
+pub(super) fn letters_of(source: &[u8]) -> String {
     match std::str::from_utf8(source) {
         Ok(source) if source.is_ascii() => source.to_owned(),
         _ => source.iter().map(letter).collect(),

@@ -8,6 +8,8 @@
 //! of its columns, an operator of its function (`spread`).
 
 mod below;
+mod bodies;
+mod leaves;
 #[cfg(test)]
 mod random;
 mod rows;
@@ -18,9 +20,10 @@ mod words;
 
 use hashbrown::HashMap;
 
-use super::Relation;
 use super::lists::Lists;
+use super::{PinReason, Relation};
 use below::Below;
+use leaves::Leaves;
 pub use rows::{Edge, Kind, Nature, Object, ObjectId, Rows};
 
 /// What using a thing means for where a statement may run, weakest first.
@@ -46,6 +49,8 @@ pub struct Catalogue {
     attributes: HashMap<Box<str>, Finding>,
     /// The profiled tables that views and functions read.
     below: Below,
+    /// What calls leave in the session.
+    leaves: Leaves,
     /// Where anything at all may call what writes: an implicit cast between built-in types.
     everything: Finding,
 }
@@ -61,6 +66,7 @@ impl Catalogue {
             relations: Names::default(),
             attributes: HashMap::new(),
             below: Below::new(rows, lists),
+            leaves: Leaves::new(rows, lists),
             everything: Finding::Reads,
         };
         for (object, finding) in rows.objects.iter().zip(findings) {
@@ -122,6 +128,26 @@ impl Catalogue {
     /// The tables with profiles that a function reads.
     pub fn below_function(&self, schema: Option<&str>, name: &str) -> &[Relation] {
         self.below.function(schema, name)
+    }
+
+    /// Why the server is to be kept behind a call of the function: what any overload leaves in the session.
+    pub fn left_by_function(&self, schema: Option<&str>, name: &str) -> &[PinReason] {
+        self.leaves.function(schema, name)
+    }
+
+    /// As for a function, behind a read of a view.
+    pub fn left_by_relation(&self, schema: Option<&str>, name: &str) -> &[PinReason] {
+        self.leaves.relation(schema, name)
+    }
+
+    /// As for a function, behind a block that calls functions.
+    pub fn left_by_body(&self, body: &str) -> Vec<PinReason> {
+        self.leaves.in_text(body)
+    }
+
+    /// No call of anything leaves something.
+    pub fn leaves_nothing(&self) -> bool {
+        self.leaves.is_empty()
     }
 
     /// A function that `value.name` may call, if it does more than to read.

@@ -22,8 +22,8 @@ pub struct Classified {
     pub decision: Arc<Decision>,
     /// What this text's comments ask for. Rare, hence the box.
     pub hints: Option<Box<Hints>>,
-    /// Of what it was decided with, see [`Classifier::edition`]. The class may be another one with
-    /// another; the effects are the same.
+    /// Of what it was decided with, see [`Classifier::edition`]. With another the class may be another
+    /// one, and so may be what calls of the user's functions leave in the session.
     pub edition: u64,
 }
 
@@ -126,7 +126,7 @@ impl Classifier {
         }
     }
 
-    /// A number, its lowest two bits zero, that changes whenever a class may: with the names of the
+    /// A number, its lowest three bits zero, that changes whenever a class may: with the names of the
     /// database, and with what was learned or forgotten. It differs between databases that have a
     /// catalogue.
     pub fn edition(&self, scope: &Scope) -> u64 {
@@ -135,7 +135,7 @@ impl Classifier {
 
     fn number(&self, edition: &Edition) -> u64 {
         let lessons = self.lessons.load(Ordering::Acquire);
-        edition.number().wrapping_add(lessons << 2)
+        edition.number().wrapping_add(lessons << 3)
     }
 
     /// A replica refused to run `text`: from now on it is a write, as are all texts of the same

@@ -7,6 +7,7 @@ use sqlparser::keywords::ALL_KEYWORDS;
 
 use super::catalogue::Catalogue;
 use super::functions::{self, Verdict};
+use super::left_behind::with_what_calls_leave;
 use super::lexer::{Kind, Lexer, Token};
 use super::lists::Lists;
 use super::reader::{self, Reader};
@@ -120,7 +121,12 @@ pub(super) fn classify(rules: &Rules, text: &[u8]) -> Decision {
         } else {
             statement::classify(rules, text, tokens)
         };
-        about_the_role(text, tokens, with_session_calls(text, tokens, part))
+        let part = with_session_calls(text, tokens, part);
+        about_the_role(
+            text,
+            tokens,
+            with_what_calls_leave(rules, text, tokens, part),
+        )
     });
     join(parts.collect())
 }
@@ -369,7 +375,7 @@ fn called_builtin(text: &[u8], tokens: &[Token], index: usize) -> Option<String>
 }
 
 /// `set_config(.., .., true)`: ends with the transaction.
-fn is_local_set_config(text: &[u8], tokens: &[Token], index: usize) -> bool {
+pub(super) fn is_local_set_config(text: &[u8], tokens: &[Token], index: usize) -> bool {
     // Arguments longer than this are not worth reading: linear time for any text.
     const MAX_TOKENS: usize = 200;
     let arguments = tokens.get(index + 2..).unwrap_or_default();

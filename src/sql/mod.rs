@@ -12,6 +12,7 @@ mod expression;
 mod fingerprint;
 pub mod functions;
 pub mod hints;
+mod left_behind;
 mod lexer;
 mod lists;
 mod mentions;
@@ -219,12 +220,14 @@ pub enum PinReason {
     SqlPrepare,
     /// It has asked what it got from a sequence: only the server that gave it remembers.
     Sequence,
+    /// A function of the user's has made a setting that nobody has seen.
+    Setting,
     /// A statement that may change the session in a way that is not tracked.
     Unknown,
 }
 
 impl PinReason {
-    pub const ALL: [PinReason; 8] = [
+    pub const ALL: [PinReason; 9] = [
         PinReason::Listen,
         PinReason::TemporaryTable,
         PinReason::HoldCursor,
@@ -232,6 +235,7 @@ impl PinReason {
         PinReason::Load,
         PinReason::SqlPrepare,
         PinReason::Sequence,
+        PinReason::Setting,
         PinReason::Unknown,
     ];
 
@@ -245,6 +249,7 @@ impl PinReason {
             PinReason::Load => "LOAD",
             PinReason::SqlPrepare => "SQL PREPARE",
             PinReason::Sequence => "currval, lastval",
+            PinReason::Setting => "setting made by a function",
             PinReason::Unknown => "unknown",
         }
     }

@@ -83,9 +83,9 @@ impl Edition {
     };
 
     /// Changes whenever the names do, and differs between databases that have a catalogue. The
-    /// lowest two bits are left to whoever keeps it with one of the four classes.
+    /// lowest three bits are left to whoever keeps it with one of the four classes and one thing more.
     pub fn number(&self) -> u64 {
-        self.salt as u64 & !0b11
+        self.salt as u64 & !0b111
     }
 }
 

@@ -3,6 +3,7 @@
 //! parser knows; queries go to [`query`].
 
 use super::classify::{Part, Rules, with_session_calls};
+use super::left_behind::with_what_calls_leave;
 use super::lexer::{Kind, Lexer, Token};
 use super::reader::{self, Reader};
 use super::{Class, DiscardKind, Effect, PinReason, Shown, SqlPrepare};
@@ -94,7 +95,7 @@ fn first_word(reader: &Reader) -> String {
 
 /// Whether the statement makes or changes something in the session's temporary schema:
 /// `CREATE TEMP ...`, `SELECT INTO TEMP`, `... pg_temp.name`.
-fn makes_temporary(text: &[u8], tokens: &[Token]) -> bool {
+pub(super) fn makes_temporary(text: &[u8], tokens: &[Token]) -> bool {
     let is_any = |token: Option<&Token>, words: &[&str]| {
         token.is_some_and(|token| words.iter().any(|w| reader::is_word(text, *token, w)))
     };
@@ -242,6 +243,7 @@ fn prepare(rules: &Rules, text: &[u8], tokens: &[Token]) -> Part {
     }
     let inner = classify(rules, text, reader.rest());
     let inner = with_session_calls(text, reader.rest(), inner);
+    let inner = with_what_calls_leave(rules, text, reader.rest(), inner);
     let whole = tokens.first().zip(tokens.last());
     let whole = whole.and_then(|(first, last)| text.get(first.start..last.end));
     match whole {

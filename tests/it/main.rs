@@ -18,6 +18,7 @@ mod fuzz;
 mod holes;
 mod keys;
 mod lab;
+mod left_behind;
 mod monitor;
 mod pins;
 mod pools;

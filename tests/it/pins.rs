@@ -23,6 +23,10 @@ async fn a_pin_lasts_as_long_as_what_is_held() {
                  $$ BEGIN RETURN pg_advisory_unlock(key); END $$; \
              CREATE FUNCTION make() RETURNS void LANGUAGE plpgsql AS \
                  $$ BEGIN CREATE TEMP TABLE made (a int); END $$; \
+             CREATE FUNCTION make_and_drop() RETURNS void LANGUAGE plpgsql AS \
+                 $$ BEGIN CREATE TEMP TABLE made (a int); DROP TABLE made; END $$; \
+             CREATE FUNCTION lock(key bigint) RETURNS void LANGUAGE sql AS \
+                 $$ SELECT pg_advisory_lock(key) $$; \
              CREATE TABLE t (a int); GRANT ALL ON t TO app",
         )
         .await
@@ -115,13 +119,23 @@ async fn a_pin_lasts_as_long_as_what_is_held() {
             ("SELECT pg_advisory_unlock(1)", ""),
         ],
         &[("SELECT pg_advisory_xact_lock(1)", "")],
-        // What a function has made is found as soon as there is another reason to ask.
+        // What functions make and lock inside.
+        &[("SELECT make()", TABLE), ("DROP TABLE made", "")],
         &[
             ("LISTEN a", LISTEN),
-            ("SELECT make()", LISTEN),
+            ("SELECT make()", "LISTEN, temporary table"),
             ("UNLISTEN a", TABLE),
             ("DROP TABLE made", ""),
         ],
+        &[
+            ("BEGIN; SELECT make(); DROP TABLE made; COMMIT", ""),
+            ("SELECT make_and_drop()", ""),
+        ],
+        &[
+            ("SELECT lock(1)", LOCK),
+            ("SELECT pg_advisory_unlock(1)", ""),
+        ],
+        &[("SELECT lock(1), unlock(1)", "")],
         &[
             ("LISTEN a", LISTEN),
             ("CREATE TEMP TABLE x (a int)", "LISTEN, temporary table"),

@@ -30,10 +30,14 @@ async fn a_setting_follows_the_client_to_other_servers() {
     drop(held);
 }
 
-/// What code has set inside no statement tells: it must be gone all the same for the next session.
+/// What the operator says sets nothing, and does: it must be gone all the same for the next session.
 #[tokio::test]
 async fn what_code_sets_inside_stays_with_its_session() {
-    let front = Front::with(|config| config.pool.size = 1).await;
+    let front = Front::with(|config| {
+        config.pool.size = 1;
+        config.routing.read_only_functions = vec!["quiet".to_owned()];
+    })
+    .await;
     let admin = front.admin().await;
     admin
         .batch_execute(

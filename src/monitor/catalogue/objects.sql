@@ -3,7 +3,7 @@
 SELECT 'f'::"char" AS kind, p.oid, n.nspname::text AS schema, p.proname::text AS name,
        CASE WHEN p.prokind = 'p' OR p.provolatile = 'v' THEN 'v' ELSE 'p' END::"char" AS nature,
        p.pronargs - p.pronargdefaults <= 1 AND (p.pronargs > 0 OR p.provariadic <> 0) AS takes_one_argument,
-       CASE WHEN p.provolatile = 'v' OR p.oid < 16384 THEN ''
+       CASE WHEN p.oid < 16384 THEN ''
             WHEN l.lanname = 'internal'
             THEN (SELECT coalesce(string_agg(b.proname || '()', ' '), 'is not known')
                     FROM pg_proc b

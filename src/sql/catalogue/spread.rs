@@ -103,7 +103,7 @@ fn title(object: &Object) -> String {
 }
 
 /// Listed by the operator as harmless: nothing spreads into it.
-fn is_trusted(object: &Object, lists: &Lists) -> bool {
+pub(super) fn is_trusted(object: &Object, lists: &Lists) -> bool {
     let (schema, name) = (Some(&*object.schema), &*object.name);
     match object.id.kind {
         Kind::Function => {

@@ -342,3 +342,88 @@ fn a_name_that_is_missed_is_told_once() {
     assert!(scope.take_missed());
     assert!(!scope.take_missed());
 }
+
+#[test]
+fn what_functions_leave_pins_wherever_they_are_called() {
+    use crate::sql::{Effect, PinReason};
+    use PinReason::{AdvisoryLock, Setting, SqlPrepare, TemporaryTable};
+    let mut maker = Maker::default();
+    let body = "BEGIN SET app.x = 1; END";
+    maker.add(Kind::Function, "sets", Nature::Volatile, body);
+    maker.function("Quoted", "SELECT set_config('a.b', 'c', false)");
+    maker.function("app.locks", "SELECT pg_advisory_lock(1)");
+    maker.function("both", "SELECT sets(), app.locks()");
+    maker.add(
+        Kind::Function,
+        "makes",
+        Nature::Volatile,
+        "CREATE TEMP TABLE x ()",
+    );
+    maker.function("trusted", "BEGIN SET app.x = 1; END");
+    maker.function("above_trusted", "SELECT trusted()");
+    maker.function("locally", "BEGIN SET LOCAL app.x = 1; END");
+    let sets = maker.function("also_sets", "BEGIN RESET ALL; END");
+    let view = maker.relation("view", Nature::Plain, "SELECT also_sets()");
+    maker.edge(view, sets);
+    maker.relation("plain", Nature::Plain, "");
+    let table: &[(&str, &[PinReason])] = &[
+        ("SELECT sets()", &[Setting]),
+        ("SELECT public . sets ()", &[Setting]),
+        ("SELECT other.sets()", &[]),
+        ("SELECT SETS()", &[Setting]),
+        ("SELECT \"Quoted\"()", &[Setting]),
+        ("SELECT quoted()", &[]),
+        ("SELECT locks()", &[AdvisoryLock]),
+        ("SELECT both()", &[AdvisoryLock, Setting]),
+        ("SELECT makes()", &[TemporaryTable]),
+        ("SELECT trusted(), above_trusted(), locally()", &[]),
+        ("SELECT * FROM view", &[Setting]),
+        ("SELECT * FROM public.view v, plain", &[Setting]),
+        ("SELECT (p).sets FROM plain p", &[Setting]),
+        ("SELECT sets FROM plain", &[]),
+        ("SELECT 'sets()' FROM plain", &[]),
+        ("INSERT INTO plain SELECT sets()", &[Setting]),
+        ("CALL sets()", &[Setting]),
+        ("DO $$ BEGIN PERFORM sets(); END $$", &[Setting]),
+        ("WITH a AS (SELECT sets()) SELECT * FROM a", &[Setting]),
+        ("DECLARE c CURSOR FOR SELECT sets()", &[Setting]),
+        (
+            "SELECT 1; SELECT makes(); SELECT sets()",
+            &[TemporaryTable, Setting],
+        ),
+        ("PREPARE p AS SELECT sets()", &[SqlPrepare, Setting]),
+        ("CREATE TABLE t AS SELECT sets()", &[Setting]),
+        ("SELECT sets() INTO t", &[Setting]),
+        (
+            "CREATE FUNCTION sets() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            &[],
+        ),
+        ("DROP FUNCTION sets()", &[]),
+        ("GRANT EXECUTE ON FUNCTION sets() TO app", &[]),
+        ("CREATE VIEW v AS SELECT sets()", &[]),
+    ];
+    let lists = Lists {
+        read_only_functions: Patterns::new(&["trusted".to_owned()]),
+        ..Lists::default()
+    };
+    let scope = Scope::with(Catalogue::new(&maker.0, &lists));
+    let classifier = Classifier::with_lists(1 << 20, lists);
+    for (text, expected) in table {
+        let decision = classifier.classify_in(&scope, text.as_bytes()).decision;
+        let pins = decision.effects.iter().filter_map(|effect| match effect {
+            Effect::Pin(reason) => Some(*reason),
+            _ => None,
+        });
+        assert!(
+            pins.eq(expected.iter().copied()),
+            "{text}: {:?}",
+            decision.effects
+        );
+        let is_write = decision.class == Write;
+        assert!(
+            is_write || expected.is_empty(),
+            "{text}: {:?}",
+            decision.class
+        );
+    }
+}
