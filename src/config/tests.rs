@@ -250,7 +250,7 @@ fn every_flag_is_documented_with_its_variable() {
         assert!(line.contains(&row), "{line}");
         count += 1;
     }
-    assert_eq!(count, 14);
+    assert_eq!(count, 15);
 }
 
 #[test]
