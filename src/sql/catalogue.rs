@@ -5,11 +5,13 @@
 //! A verdict is found in two steps. What an object is by itself: a function is volatile, a
 //! relation is a sequence, a text that it runs calls `nextval()`. Then it spreads against the
 //! direction of the edges: a view has the verdict of the functions it calls, a table of the types
-//! of its columns, an operator of its function (`spread`).
+//! of its columns, an operator of its function (`spread`). What is volatile by declaration is given
+//! the chance to show by its body that it only reads (`proof`).
 
 mod below;
 mod bodies;
 mod leaves;
+mod proof;
 #[cfg(test)]
 mod random;
 mod rows;
@@ -24,7 +26,9 @@ use super::lists::Lists;
 use super::{PinReason, Relation};
 use below::Below;
 use leaves::Leaves;
-pub use rows::{Edge, Kind, Nature, Object, ObjectId, Rows};
+use proof::Proofs;
+pub use rows::{Body, Edge, Kind, Language, Nature, Object, ObjectId, Rows};
+use spread::Spread;
 
 /// What using a thing means for where a statement may run, weakest first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +61,25 @@ pub struct Catalogue {
 
 impl Catalogue {
     pub fn new(rows: &Rows, lists: &Lists) -> Catalogue {
-        let findings = spread::findings(rows, lists);
+        let spread = Spread::new(rows, lists);
+        let mut proofs = Proofs::hoped_for(rows, lists);
+        let (mut below, mut leaves) = (Below::new(rows, lists), Leaves::new(rows, lists));
+        loop {
+            let findings = spread.findings(&proofs.by_place);
+            let catalogue = Catalogue {
+                below,
+                leaves,
+                ..Catalogue::of(rows, &findings)
+            };
+            if proofs.hold(&catalogue, &findings) {
+                return catalogue;
+            }
+            (below, leaves) = (catalogue.below, catalogue.leaves);
+        }
+    }
+
+    /// What names mean, with one finding for each object.
+    fn of(rows: &Rows, findings: &[Finding]) -> Catalogue {
         let mut catalogue = Catalogue {
             functions: Names::default(),
             operators: Names::default(),
@@ -65,27 +87,27 @@ impl Catalogue {
             has_unsafe_types: false,
             relations: Names::default(),
             attributes: HashMap::new(),
-            below: Below::new(rows, lists),
-            leaves: Leaves::new(rows, lists),
+            below: Below::default(),
+            leaves: Leaves::default(),
             everything: Finding::Reads,
         };
         for (object, finding) in rows.objects.iter().zip(findings) {
             let names = match object.id.kind {
                 Kind::Function => {
-                    if object.takes_one_argument && finding > Finding::Reads {
+                    if object.takes_one_argument && *finding > Finding::Reads {
                         let known = catalogue.attributes.entry(object.name.clone());
-                        worsen(known.or_insert(Finding::Reads), &finding);
+                        worsen(known.or_insert(Finding::Reads), finding);
                     }
                     &mut catalogue.functions
                 }
                 Kind::Operator => &mut catalogue.operators,
                 Kind::TypeByName => {
-                    catalogue.has_unsafe_types |= finding > Finding::Reads;
+                    catalogue.has_unsafe_types |= *finding > Finding::Reads;
                     &mut catalogue.types
                 }
                 Kind::Relation => &mut catalogue.relations,
                 Kind::Everything => {
-                    worsen(&mut catalogue.everything, &finding);
+                    worsen(&mut catalogue.everything, finding);
                     continue;
                 }
                 Kind::Builtin | Kind::TypeInUse => continue,
@@ -192,11 +214,11 @@ struct Names {
 }
 
 impl Names {
-    fn add(&mut self, schema: &str, name: &str, finding: Finding) {
+    fn add(&mut self, schema: &str, name: &str, finding: &Finding) {
         let by_path = self.by_path.entry(path(schema, name).into());
-        worsen(by_path.or_insert(Finding::Reads), &finding);
+        worsen(by_path.or_insert(Finding::Reads), finding);
         let by_name = self.by_name.entry(name.into());
-        worsen(by_name.or_insert(Finding::Reads), &finding);
+        worsen(by_name.or_insert(Finding::Reads), finding);
     }
 
     fn get(&self, schema: Option<&str>, name: &str) -> Option<&Finding> {

@@ -207,7 +207,7 @@ pub(super) fn statements(text: &[u8]) -> Vec<&[u8]> {
 
 /// The statements between the semicolons; `None` if an inner block does not end. Semicolons in
 /// parentheses (CREATE RULE) and in `BEGIN ATOMIC ... END` (CREATE FUNCTION) separate none.
-fn split<'t>(text: &[u8], tokens: &'t [Token]) -> Option<Vec<&'t [Token]>> {
+pub(super) fn split<'t>(text: &[u8], tokens: &'t [Token]) -> Option<Vec<&'t [Token]>> {
     let mut statements = Vec::new();
     let (mut start, mut parentheses, mut blocks) = (0, 0_usize, 0_usize);
     for (index, token) in tokens.iter().enumerate() {

@@ -17,6 +17,7 @@ mod lexer;
 mod lists;
 mod mentions;
 mod names;
+mod plpgsql;
 mod query;
 mod reader;
 mod scope;

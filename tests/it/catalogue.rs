@@ -80,7 +80,7 @@ async fn a_list_of_the_configuration_wins_over_the_catalogue() {
     client
         .batch_execute(
             "CREATE VIEW kept_here AS SELECT 1 AS n; CREATE VIEW free AS SELECT 2 AS n;
-             CREATE FUNCTION looks() RETURNS int LANGUAGE sql AS 'SELECT 3'",
+             CREATE FUNCTION looks() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 3'",
         )
         .await
         .unwrap();
@@ -185,4 +185,66 @@ async fn a_database_that_nobody_uses_is_left_alone_until_somebody_does() {
     let client = connect().await;
     assert_eq!(ask(&client, "SELECT n FROM v").await, "1");
     assert!(route(&client).await.contains("reason=\"write\""));
+}
+
+/// Whatever its declaration says, the present body of a function tells what it does.
+#[tokio::test]
+async fn a_volatile_function_reads_near_for_as_long_as_its_body_only_reads() {
+    let front = Front::small().await;
+    let client = front.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (n int); INSERT INTO t VALUES (5);
+             CREATE FUNCTION in_sql() RETURNS int LANGUAGE sql AS 'SELECT sum(n)::int FROM t';
+             CREATE FUNCTION parsed() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT sum(n)::int FROM t; END;
+             CREATE FUNCTION in_plpgsql(factor int DEFAULT 1) RETURNS int LANGUAGE plpgsql AS $$
+             DECLARE total int := 0; r t%ROWTYPE;
+             BEGIN
+                 FOR r IN SELECT * FROM t LOOP total := total + r.n; END LOOP;
+                 SELECT total * factor INTO total;
+                 RETURN total;
+             EXCEPTION WHEN division_by_zero THEN RETURN in_sql();
+             END $$;
+             CREATE VIEW over_it AS SELECT in_plpgsql() AS n;
+             CREATE FUNCTION with_rights() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 5';
+             CREATE FUNCTION with_settings() RETURNS int SET work_mem = '1MB' LANGUAGE sql AS 'SELECT 5';",
+        )
+        .await
+        .unwrap();
+    for sql in [
+        "SELECT in_sql()",
+        "SELECT parsed()",
+        "SELECT in_plpgsql()",
+        "SELECT n FROM over_it",
+        "SELECT in_plpgsql(1) FROM t",
+    ] {
+        read_on_replica(&client, sql, "5").await;
+    }
+    for sql in ["SELECT with_rights()", "SELECT with_settings()"] {
+        assert_eq!(ask(&client, sql).await, "5");
+        assert!(route(&client).await.contains("reason=\"write\""), "{sql}");
+    }
+
+    client
+        .batch_execute(
+            "CREATE OR REPLACE FUNCTION in_sql() RETURNS int LANGUAGE sql AS
+                 'INSERT INTO t VALUES (1) RETURNING n'",
+        )
+        .await
+        .unwrap();
+    let mut rows = 1;
+    // What rests on the changed body is known to as soon as that itself.
+    for sql in ["SELECT in_sql()", "SELECT in_plpgsql()"] {
+        loop {
+            client.query_one(sql, &[]).await.unwrap();
+            rows += i64::from(sql.contains("in_sql"));
+            if route(&client).await.contains("reason=\"write\"") {
+                break;
+            }
+        }
+    }
+    assert_eq!(
+        ask(&client, "SELECT count(*) FROM t").await,
+        rows.to_string()
+    );
 }

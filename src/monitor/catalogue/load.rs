@@ -9,7 +9,7 @@ use tokio_postgres::types::PgLsn;
 use tokio_postgres::{IsolationLevel, Row};
 
 use crate::routing::Lsn;
-use crate::sql::catalogue::{Edge, Kind, Nature, Object, ObjectId, Rows};
+use crate::sql::catalogue::{Body, Edge, Kind, Language, Nature, Object, ObjectId, Rows};
 
 /// Why a catalogue was not read. Transient, as far as can be told.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +98,14 @@ fn is_torn(error: &LoadError) -> bool {
 }
 
 fn object(row: &Row) -> Result<Object, LoadError> {
-    let names = [row.try_get(2)?, row.try_get(3)?, row.try_get(6)?];
+    let names: [&str; 3] = [row.try_get(2)?, row.try_get(3)?, row.try_get(6)?];
+    let id = id(row, 0)?;
+    let language = match letter(row, 7)? {
+        '\0' => None,
+        's' => Some(Language::Sql),
+        'p' => Some(Language::PlPgSql),
+        other => return Err(LoadError::Nonsense(format!("the language {other}"))),
+    };
     let nature = match letter(row, 4)? {
         'p' => Nature::Plain,
         'v' => Nature::Volatile,
@@ -107,9 +114,21 @@ fn object(row: &Row) -> Result<Object, LoadError> {
         'f' => Nature::Foreign,
         other => return Err(LoadError::Nonsense(format!("the nature {other}"))),
     };
+    let object = match language {
+        Some(language) => {
+            let [schema, name, defaults] = names;
+            let body = Body {
+                language,
+                source: row.try_get::<_, &str>(8)?.into(),
+                defaults: defaults.trim().into(),
+            };
+            Object::volatile(id, [schema, name], body)
+        }
+        None => Object::new(id, names, nature),
+    };
     Ok(Object {
         takes_one_argument: row.try_get(5)?,
-        ..Object::new(id(row, 0)?, names, nature)
+        ..object
     })
 }
 

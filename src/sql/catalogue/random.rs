@@ -1,8 +1,6 @@
 //! Random databases, and random statements about them: one that touches a thing that writes is never
-//! a read, and one that touches nothing but reads is one. What touches what is found here from the
-//! statement downwards; `spread` goes upwards.
-
-use std::collections::HashSet;
+//! a read, and one that touches nothing but reads is one. What touches what is found here by asking
+//! each thing again and again; `spread` goes from what is touched to what touches it.
 
 use proptest::prelude::*;
 
@@ -33,6 +31,8 @@ struct Thing {
     schema: &'static str,
     name: String,
     own: Own,
+    /// Of a function that is volatile by declaration, with a body that tells more.
+    language: Option<Language>,
     /// Places of other things, taken modulo what there is.
     uses: Vec<usize>,
 }
@@ -51,9 +51,23 @@ fn thing() -> impl Strategy<Value = Thing> {
         2 => Just(Kind::TypeByName),
     ];
     let uses = prop::collection::vec(any::<usize>(), 0..3);
-    (kind, 0..SCHEMAS.len(), 0..NAMES, 0..14_usize, uses).prop_map(
-        |(kind, schema, name, own, uses)| {
+    let language = prop_oneof![
+        Just(None),
+        Just(Some(Language::Sql)),
+        Just(Some(Language::PlPgSql)),
+    ];
+    (
+        kind,
+        language,
+        0..SCHEMAS.len(),
+        0..NAMES,
+        0..14_usize,
+        uses,
+    )
+        .prop_map(|(kind, language, schema, name, own, uses)| {
+            let language = language.filter(|_| kind == Kind::Function);
             let own = match (kind, own) {
+                (Kind::Function, _) if let Some(language) = language => own_of_body(language, own),
                 (Kind::Function, 0) => Own::Writes(Nature::Volatile, ""),
                 (Kind::Function, 1) => Own::Writes(Nature::Plain, "PERFORM nextval('s')"),
                 (Kind::Function, 2) => {
@@ -81,11 +95,45 @@ fn thing() -> impl Strategy<Value = Thing> {
                 schema: SCHEMAS[schema],
                 name,
                 own,
+                language,
                 uses,
             }
-        },
-    )
+        })
 }
+
+fn own_of_body(language: Language, own: usize) -> Own {
+    let writes = |text| Own::Writes(Nature::Volatile, text);
+    match (language, own) {
+        (_, 0) => writes("INSERT INTO x VALUES (1);"),
+        (Language::Sql, 1) => writes("SELECT nextval('s');"),
+        (Language::Sql, 2) => writes("SELECT 1 FOR NO KEY UPDATE;"),
+        (Language::Sql, 3) => Own::Primary(Nature::Volatile, "SELECT pg_is_in_recovery();"),
+        (Language::PlPgSql, 1) => writes("EXECUTE 'SELECT 1';"),
+        (Language::PlPgSql, 2) => writes("PERFORM 1 FOR SHARE;"),
+        (Language::PlPgSql, 3) => Own::Primary(Nature::Volatile, "PERFORM pg_is_in_recovery();"),
+        _ => Own::Reads,
+    }
+}
+
+/// Where an expression stands in PL/pgSQL.
+const IN_PLPGSQL: [&str; 16] = [
+    "PERFORM {};",
+    "a := {};",
+    "a[{}] = 1;",
+    "IF {} > 0 THEN NULL; ELSE NULL; END IF;",
+    "IF false THEN NULL; ELSIF {} > 0 THEN NULL; END IF;",
+    "CASE {} WHEN 1 THEN NULL; ELSE NULL; END CASE;",
+    "CASE WHEN {} > 1 THEN NULL; END CASE;",
+    "<<l>> LOOP EXIT l WHEN {} > 1; END LOOP l;",
+    "WHILE {} > 1 LOOP NULL; END LOOP;",
+    "FOR i IN 1..{} BY 2 LOOP NULL; END LOOP;",
+    "FOR r IN SELECT {} LOOP NULL; END LOOP;",
+    "FOREACH a IN ARRAY ARRAY[{}] LOOP NULL; END LOOP;",
+    "SELECT {}, 1 INTO STRICT a, b.c;",
+    "RETURN QUERY SELECT {};",
+    "DECLARE a int := {}; BEGIN NULL; EXCEPTION WHEN others THEN NULL; END;",
+    "RAISE NOTICE '%', 1 USING hint = {};",
+];
 
 /// A database, and what is true of it.
 #[derive(Clone, Debug)]
@@ -115,6 +163,16 @@ impl World {
                 Own::Reads => (Nature::Plain, ""),
                 Own::Primary(nature, text) | Own::Writes(nature, text) => (nature, text),
             };
+            if let Some(language) = thing.language {
+                let body = Body {
+                    language,
+                    source: self.body(place, language, own_text).into(),
+                    defaults: "".into(),
+                };
+                rows.objects
+                    .push(Object::volatile(id, [thing.schema, &thing.name], body));
+                continue;
+            }
             let mut text = own_text.to_owned();
             for used in self.used_by(place) {
                 let other = &self.0[used];
@@ -137,6 +195,29 @@ impl World {
         rows
     }
 
+    fn body(&self, place: usize, language: Language, own: &str) -> String {
+        let mut body = own.to_owned();
+        for (number, used) in self.used_by(place).into_iter().enumerate() {
+            let name = &self.0[used].name;
+            let expression = match self.0[used].kind {
+                Kind::Function => format!("{name}(1)"),
+                Kind::Operator => format!("(1 {name} 2)"),
+                Kind::Relation => format!("(SELECT count(*) FROM {name})"),
+                _ => format!("(1::{name})"),
+            };
+            body += &match language {
+                Language::Sql => format!("SELECT {expression};"),
+                Language::PlPgSql => {
+                    IN_PLPGSQL[(place + number) % IN_PLPGSQL.len()].replace("{}", &expression)
+                }
+            };
+        }
+        match language {
+            Language::Sql => body,
+            Language::PlPgSql => format!("BEGIN {body} END"),
+        }
+    }
+
     /// All that is meant by a name; where it has no schema, in every schema.
     fn named(&self, kind: Kind, schema: Option<&str>, name: &str) -> Vec<usize> {
         let places = self.0.iter().enumerate().filter(|(_, thing)| {
@@ -145,30 +226,45 @@ impl World {
         places.map(|(place, _)| place).collect()
     }
 
-    /// The worst of these things and all that they use.
-    fn worst(&self, touched: &[usize]) -> Class {
-        let mut seen = HashSet::new();
-        let mut next: Vec<usize> = touched.to_vec();
-        let mut worst = Class::Read;
-        while let Some(place) = next.pop() {
-            if !seen.insert(place) {
-                continue;
+    /// What each thing is with all that it uses.
+    fn classes(&self) -> Vec<Class> {
+        let mut classes: Vec<Class> = self.0.iter().map(|thing| thing.own.class()).collect();
+        loop {
+            let next: Vec<Class> = (0..self.0.len())
+                .map(|place| self.class(place, &classes))
+                .collect();
+            if next == classes {
+                return classes;
             }
-            let thing = &self.0[place];
-            worst = worst.max(thing.own.class());
-            for used in self.used_by(place) {
-                match thing.kind {
-                    // A body has names, not things.
-                    Kind::Function => {
-                        let other = &self.0[used];
-                        next.extend(self.named(other.kind, None, &other.name));
-                    }
-                    _ => next.push(used),
-                }
-            }
+            classes = next;
         }
-        worst
     }
+
+    fn class(&self, place: usize, classes: &[Class]) -> Class {
+        let thing = &self.0[place];
+        let mut class = classes[place];
+        for used in self.used_by(place) {
+            let other = &self.0[used];
+            let of_used = match thing.kind {
+                // A body has names, not things.
+                Kind::Function => worst(classes, &self.named(other.kind, None, &other.name)),
+                _ => classes[used],
+            };
+            // As in a statement, see `Writer::bare_types`.
+            let is_bare_type = thing.language.is_some() && other.kind == Kind::TypeByName;
+            class = class.max(match of_used {
+                Class::Read => Class::Read,
+                _ if is_bare_type => Class::Write,
+                worse => worse,
+            });
+        }
+        class
+    }
+}
+
+fn worst(classes: &[Class], touched: &[usize]) -> Class {
+    let touched = touched.iter().map(|place| classes[*place]);
+    touched.max().unwrap_or(Class::Read)
 }
 
 /// A statement under construction: its text, and what it touches.
@@ -359,8 +455,9 @@ proptest! {
         let mut writer = Writer { world: &world, touched: Vec::new(), bare_types: Vec::new(), aliases: 0 };
         let (before, behind) = AROUND[around];
         let text = format!("{before}{}{behind}", writer.query(&query));
-        let expected = match world.worst(&writer.bare_types) {
-            Class::Read => world.worst(&writer.touched),
+        let classes = world.classes();
+        let expected = match worst(&classes, &writer.bare_types) {
+            Class::Read => worst(&classes, &writer.touched),
             _ => Class::Write,
         };
         let scope = Scope::with(Catalogue::new(&world.rows(), &Lists::default()));

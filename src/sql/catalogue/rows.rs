@@ -41,6 +41,25 @@ pub struct Object {
     pub takes_one_argument: bool,
     /// The SQL that it runs: a body, a view's definition, constraints, policies. Any language.
     pub text: Box<str>,
+    /// Of a function that is volatile: what may show that it only reads all the same.
+    pub body: Option<Box<Body>>,
+}
+
+/// What a function runs, as the database has it.
+#[derive(Clone, Debug)]
+pub struct Body {
+    pub language: Language,
+    pub source: Box<str>,
+    /// The values of arguments that are left out, separated by commas.
+    pub defaults: Box<str>,
+}
+
+/// Languages whose bodies are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// A body of either form: a string, or parsed when the function was made.
+    Sql,
+    PlPgSql,
 }
 
 impl Object {
@@ -54,6 +73,16 @@ impl Object {
             nature,
             takes_one_argument: false,
             text: letters(text.to_owned()).into(),
+            body: None,
+        }
+    }
+
+    /// A function that is volatile, with a body that can be read.
+    pub fn volatile(id: ObjectId, [schema, name]: [&str; 2], body: Body) -> Object {
+        let text = format!("{} {}", body.source, body.defaults);
+        Object {
+            body: Some(Box::new(body)),
+            ..Object::new(id, [schema, name, &text], Nature::Volatile)
         }
     }
 }
@@ -62,7 +91,7 @@ impl Object {
 pub enum Nature {
     /// Whatever its text and its edges say.
     Plain,
-    /// A function that is volatile, or a procedure.
+    /// A function that is volatile, or a procedure. If it has a body, that counts.
     Volatile,
     Sequence,
     Unlogged,

@@ -3,24 +3,56 @@
 
 use hashbrown::{HashMap, HashSet};
 
+use super::proof::Proof;
 use super::words::words;
 use super::{Edge, Finding, Kind, Nature, Object, ObjectId, Rows};
 use crate::sql::functions::{self, Verdict};
 use crate::sql::lists::Lists;
 
-/// One finding for each object, in the order of the objects.
-pub(super) fn findings(rows: &Rows, lists: &Lists) -> Vec<Finding> {
-    let objects = &rows.objects;
-    let trusted: Vec<bool> = objects.iter().map(|it| is_trusted(it, lists)).collect();
-    let mut findings: Vec<Finding> = objects
-        .iter()
-        .zip(&trusted)
-        .map(|(object, trusted)| match trusted {
-            true => Finding::Reads,
-            false => by_itself(object, lists),
-        })
-        .collect();
-    let users = users_of(rows, &trusted, Texts::OfReads);
+/// All that findings are made of but the proofs of bodies, which may have to be looked at more than once.
+pub(super) struct Spread<'a> {
+    objects: &'a [Object],
+    trusted: Vec<bool>,
+    /// What each object is by itself, if its body holds.
+    own: Vec<Finding>,
+    /// For each object the places of those that use it.
+    users: Vec<Vec<usize>>,
+}
+
+impl<'a> Spread<'a> {
+    pub fn new(rows: &'a Rows, lists: &Lists) -> Spread<'a> {
+        let objects = &rows.objects;
+        let trusted: Vec<bool> = objects.iter().map(|it| is_trusted(it, lists)).collect();
+        let own = objects.iter().zip(&trusted);
+        Spread {
+            objects,
+            own: own
+                .map(|(object, trusted)| match trusted {
+                    true => Finding::Reads,
+                    false => by_itself(object, lists),
+                })
+                .collect(),
+            users: users_of(rows, &trusted, Texts::OfReads),
+            trusted,
+        }
+    }
+
+    /// One finding for each object, in the order of the objects, as the proofs are.
+    pub fn findings(&self, proofs: &[Proof]) -> Vec<Finding> {
+        let own = self.own.iter().zip(proofs).zip(&self.trusted);
+        let own = own
+            .zip(self.objects)
+            .map(|(((own, proof), trusted), object)| match (proof, own) {
+                (Proof::Fails(reason), Finding::Reads | Finding::Primary(_)) if !trusted => {
+                    Finding::Writes(format!("{}, {VOLATILE}: {reason}", title(object)).into())
+                }
+                _ => own.clone(),
+            });
+        spread(self.objects, &self.users, own.collect())
+    }
+}
+
+fn spread(objects: &[Object], users: &[Vec<usize>], mut findings: Vec<Finding>) -> Vec<Finding> {
     for strength in [writes, primary] {
         let mut queue: Vec<usize> = (0..objects.len())
             .filter(|place| {
@@ -89,6 +121,7 @@ fn inherited(object: &Object, found: &Finding) -> Finding {
 }
 
 const RESTS_ON: &str = " rests on ";
+const VOLATILE: &str = "which is volatile";
 
 fn title(object: &Object) -> String {
     let Object { schema, name, .. } = object;
@@ -131,11 +164,13 @@ fn by_itself(object: &Object, lists: &Lists) -> Finding {
         _ => {}
     }
     match object.nature {
-        Nature::Volatile => Finding::Writes(format!("{title}, which is volatile").into()),
+        Nature::Volatile if object.body.is_none() => {
+            Finding::Writes(format!("{title}, {VOLATILE}").into())
+        }
         Nature::Sequence => Finding::Primary(format!("{title}, which is a sequence").into()),
         Nature::Unlogged => Finding::Primary(format!("{title}, which is unlogged").into()),
         Nature::Foreign => Finding::Primary(format!("{title}, which is foreign").into()),
-        Nature::Plain => by_text(object),
+        Nature::Plain | Nature::Volatile => by_text(object),
     }
 }
 
@@ -180,7 +215,7 @@ fn by_text(object: &Object) -> Finding {
 /// Which functions' texts are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Texts {
-    /// What is volatile writes already.
+    /// What is volatile and has no body to be read writes already.
     OfReads,
     All,
 }
@@ -217,7 +252,8 @@ pub(super) fn users_of(rows: &Rows, trusted: &[bool], texts: Texts) -> Vec<Vec<u
     let named = Named::new(&rows.objects);
     for (user, object) in rows.objects.iter().enumerate() {
         // A view's edges are known.
-        let counts = texts == Texts::All || object.nature == Nature::Plain;
+        let may_read = object.nature == Nature::Plain || object.body.is_some();
+        let counts = texts == Texts::All || may_read;
         if object.id.kind == Kind::Function && counts {
             named.in_text(&object.text, |used| add(used, user));
         }
@@ -257,17 +293,21 @@ impl<'a> Named<'a> {
         for word in words(text) {
             let lower = word.text.to_ascii_lowercase();
             for name in [lower.as_str(), word.text] {
-                if word.is_called && seen.insert((name.to_owned(), true)) {
+                let things = [
                     self.functions
-                        .get(name)
-                        .into_iter()
-                        .flatten()
-                        .for_each(|place| found(*place));
-                }
-                if seen.insert((name.to_owned(), false)) {
-                    let things = [&self.relations, &self.types];
-                    let places = things.iter().filter_map(|places| places.get(name));
-                    places.flatten().for_each(|place| found(*place));
+                        .get_key_value(name)
+                        .filter(|_| word.is_called),
+                    self.relations.get_key_value(name),
+                    self.types.get_key_value(name),
+                ];
+                for (kind, (name, places)) in things
+                    .into_iter()
+                    .enumerate()
+                    .filter_map(|(kind, it)| Some((kind, it?)))
+                {
+                    if seen.insert((kind, *name)) {
+                        places.iter().for_each(|place| found(*place));
+                    }
                 }
             }
         }

@@ -5,10 +5,10 @@ use crate::sql::{Class, Classifier, Patterns, Scope};
 
 /// Makes rows by name; the OID of an object is its place.
 #[derive(Default)]
-struct Maker(Rows);
+pub(super) struct Maker(pub Rows);
 
 impl Maker {
-    fn add(&mut self, kind: Kind, name: &str, nature: Nature, text: &str) -> ObjectId {
+    pub fn add(&mut self, kind: Kind, name: &str, nature: Nature, text: &str) -> ObjectId {
         let oid = u32::try_from(self.0.objects.len()).unwrap();
         let id = ObjectId { kind, oid };
         let (schema, name) = name.split_once('.').unwrap_or(("public", name));
@@ -20,23 +20,54 @@ impl Maker {
         id
     }
 
-    fn function(&mut self, name: &str, body: &str) -> ObjectId {
+    pub fn function(&mut self, name: &str, body: &str) -> ObjectId {
         self.add(Kind::Function, name, Nature::Plain, body)
     }
 
-    fn volatile(&mut self, name: &str) -> ObjectId {
+    pub fn volatile(&mut self, name: &str) -> ObjectId {
         self.add(Kind::Function, name, Nature::Volatile, "")
     }
 
-    fn relation(&mut self, name: &str, nature: Nature, text: &str) -> ObjectId {
+    pub fn relation(&mut self, name: &str, nature: Nature, text: &str) -> ObjectId {
         self.add(Kind::Relation, name, nature, text)
     }
 
-    fn edge(&mut self, user: ObjectId, used: ObjectId) {
+    pub fn edge(&mut self, user: ObjectId, used: ObjectId) {
         self.0.edges.push(Edge { user, used });
     }
 
-    fn classes(self, lists: Lists, table: &[(&str, Class)]) {
+    /// A volatile function whose body can be read.
+    pub fn body(&mut self, name: &str, language: Language, source: &str, defaults: &str) {
+        let id = self.volatile(name);
+        let (schema, name) = name.split_once('.').unwrap_or(("public", name));
+        let body = Body {
+            language,
+            source: source.into(),
+            defaults: defaults.into(),
+        };
+        let object = Object {
+            takes_one_argument: true,
+            ..Object::volatile(id, [schema, name], body)
+        };
+        self.0.objects.pop();
+        self.0.objects.push(object);
+    }
+
+    pub fn id_of(&self, name: &str) -> ObjectId {
+        let mut objects = self.0.objects.iter();
+        objects.find(|object| &*object.name == name).unwrap().id
+    }
+
+    pub fn class(&self, text: &str) -> Class {
+        let scope = Scope::with(Catalogue::new(&self.0, &Lists::default()));
+        let classifier = Classifier::new(1 << 20, &[]);
+        classifier
+            .classify_in(&scope, text.as_bytes())
+            .decision
+            .class
+    }
+
+    pub fn classes(self, lists: Lists, table: &[(&str, Class)]) {
         let scope = Scope::with(Catalogue::new(&self.0, &lists));
         let classifier = Classifier::with_lists(1 << 20, lists);
         for (text, expected) in table {
