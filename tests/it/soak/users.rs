@@ -83,10 +83,10 @@ fn draw(count: usize) -> usize {
     rand::rng().random_range(0..count)
 }
 
-/// Once in a while, as long as it takes lagging replicas to come to know all that one's own connection knows:
-/// then nothing but a token or a key keeps one from what is older than what others have told.
-async fn rest_at_times() {
-    if draw(50) == 0 {
+/// One time in so many, as long as it takes lagging replicas to come to know all that one's own connection knows:
+/// then nothing but what comes next, a token or a key keeps one from what is older than that.
+async fn rest_one_time_in(times: usize) {
+    if draw(times) == 0 {
         sleep(2 * LAG).await;
     }
 }
@@ -117,6 +117,7 @@ async fn session(world: Arc<World>, own: i32) {
     let mut round = 0;
     while !world.is_over() {
         round += 1;
+        rest_one_time_in(200).await;
         if let Err((deed, error)) = user.round(&world, &line, [own, watched], round).await
             && !line.recovers(&world, deed, error).await
         {
@@ -241,7 +242,7 @@ async fn bearer(world: Arc<World>, own: i32) {
     let mut round = 0_u64;
     while !world.is_over() {
         round += 1;
-        rest_at_times().await;
+        rest_one_time_in(50).await;
         let place = draw(2);
         if draw(50) == 0 {
             // The pool has opened a new one.
@@ -405,7 +406,7 @@ async fn member(world: Arc<World>, group: Arc<Group>) {
     );
     let mut line = Line::open(&world, proxy, &settings).await;
     while !world.is_over() {
-        rest_at_times().await;
+        rest_one_time_in(50).await;
         if let Err((deed, error)) = share(&world, &line, &group).await
             && !line.recovers(&world, deed, error).await
         {
