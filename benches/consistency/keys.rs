@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use causeway::lab::{APP_DATABASE, APP_USER, Lab, LabStore, PASSWORD};
+use causeway::lab::{APP_DATABASE, APP_USER, Lab, LabStore};
 use tokio_postgres::Client;
 
 use super::proxy::Proxy;
@@ -25,20 +25,7 @@ pub async fn run() -> Result<()> {
         )
         .await?;
     lab.wait_caught_up("eu-west").await?;
-    let url = |name: &str| lab.node(name).url(APP_USER, PASSWORD, APP_DATABASE);
-    let (primary, replica) = (url("us-east"), format!("{}?region=eu-west", url("eu-west")));
-    let store_url = store.url();
-    let flags = [
-        "--primary",
-        &primary,
-        "--replica",
-        &replica,
-        "--region",
-        "eu-west",
-        "--key-store",
-        &store_url,
-    ];
-    let proxy = Proxy::start(&flags).await?;
+    let proxy = Proxy::beside_replica(&lab, &["--key-store", &store.url()]).await?;
     let (plain, keyed) = (proxy.client().await?, proxy.client().await?);
     keyed
         .batch_execute("SET causeway.session_key = 'user:1'")

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use causeway::lab::{APP_DATABASE, APP_USER, Lab, PASSWORD};
+use causeway::lab::{APP_DATABASE, APP_USER, Lab};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_postgres::{Client, Statement};
@@ -58,21 +58,7 @@ pub async fn run() -> Result<()> {
     lab.node("eu-west")
         .set_apply_delay(FAR / 2 + BEYOND)
         .await?;
-    let url = |name: &str| {
-        let node = lab.node(name);
-        let url = node.url_from("eu-west", APP_USER, PASSWORD, APP_DATABASE);
-        format!("{url}?region={name}")
-    };
-    let (primary, replica) = (url("us-east"), url("eu-west"));
-    let flags = [
-        "--primary",
-        &primary,
-        "--replica",
-        &replica,
-        "--region",
-        "eu-west",
-    ];
-    let proxy = Proxy::start(&flags).await?;
+    let proxy = Proxy::beside_replica(&lab, &[]).await?;
     let mut clients = JoinSet::new();
     for id in 0..CLIENTS {
         let through = Reader::new(proxy.client().await?).await?;

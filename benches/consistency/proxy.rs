@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use causeway::lab::{APP_DATABASE, APP_USER, PASSWORD};
+use causeway::lab::{APP_DATABASE, APP_USER, Lab, PASSWORD};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio_postgres::{Client, NoTls};
@@ -15,6 +15,19 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// Beside the replica in eu-west, with the primary in us-east, and with `more` flags.
+    pub async fn beside_replica(lab: &Lab, more: &[&str]) -> Result<Proxy> {
+        let [primary, replica] = ["us-east", "eu-west"].map(|name| {
+            let url = lab
+                .node(name)
+                .url_from("eu-west", APP_USER, PASSWORD, APP_DATABASE);
+            format!("{url}?region={name}")
+        });
+        let nodes = ["--primary", &primary, "--replica", &replica];
+        let flags = [&nodes[..], &["--region", "eu-west"], more].concat();
+        Proxy::start(&flags).await
+    }
+
     /// Returns when it has said that it is ready. `flags` name its nodes.
     pub async fn start(flags: &[&str]) -> Result<Proxy> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_causeway"))

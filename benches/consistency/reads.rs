@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use causeway::lab::{APP_DATABASE, APP_USER, Lab, PASSWORD};
+use causeway::lab::{APP_DATABASE, APP_USER, Lab};
 use futures_util::future::try_join_all;
 use tokio_postgres::{Client, Statement};
 
@@ -28,17 +28,7 @@ pub async fn run() -> Result<()> {
         )
         .await?;
     lab.wait_caught_up("eu-west").await?;
-    let url = |name: &str| lab.node(name).url(APP_USER, PASSWORD, APP_DATABASE);
-    let (primary, replica) = (url("us-east"), format!("{}?region=eu-west", url("eu-west")));
-    let flags = [
-        "--primary",
-        &primary,
-        "--replica",
-        &replica,
-        "--region",
-        "eu-west",
-    ];
-    let proxy = Proxy::start(&flags).await?;
+    let proxy = Proxy::beside_replica(&lab, &[]).await?;
     let session = readers(&proxy, "session").await?;
     let eventual = readers(&proxy, "eventual").await?;
     for readers in [&session, &eventual] {

@@ -15,7 +15,7 @@ use super::{quantile, verdict};
 
 const CLIENTS: usize = 4;
 const WRITES_EACH: usize = 400;
-const PAIRS: usize = 11;
+const PAIRS: usize = 21;
 const TARGET_PERCENT: f64 = 8.0;
 
 /// The least that a write can be, and one of everyday size.
