@@ -92,6 +92,7 @@ pub struct Fault {
     message: String,
     detail: Option<String>,
     hint: Option<String>,
+    routine: Option<&'static str>,
 }
 
 impl Fault {
@@ -103,6 +104,7 @@ impl Fault {
             message: format!("causeway: {}", message.as_ref()),
             detail: None,
             hint: None,
+            routine: None,
         }
     }
 
@@ -122,6 +124,7 @@ impl Fault {
             message: message.into(),
             detail: None,
             hint: None,
+            routine: None,
         }
     }
 
@@ -132,6 +135,12 @@ impl Fault {
 
     pub fn with_hint(mut self, hint: impl Into<String>) -> Fault {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// The routine in PostgreSQL's source that gives this error, for where clients look at it.
+    pub fn with_routine(mut self, routine: &'static str) -> Fault {
+        self.routine = Some(routine);
         self
     }
 
@@ -159,6 +168,7 @@ impl Fault {
         ];
         fields.extend(self.detail.iter().map(|detail| (b'D', detail.clone())));
         fields.extend(self.hint.iter().map(|hint| (b'H', hint.clone())));
+        fields.extend(self.routine.map(|routine| (b'R', routine.to_owned())));
         for (_, text) in &mut fields {
             text.retain(|letter| letter != '\0');
         }

@@ -283,6 +283,20 @@ impl ClientStatements {
         }
     }
 
+    /// What the last changes, so many, have made of one statement is another's from now on.
+    pub fn exchange(&mut self, count: usize, old: StatementId, new: &Arc<Statement>) {
+        for change in self.changes.iter_mut().rev().take(count) {
+            if let Changed::Named { name, made, .. } = &mut change.what
+                && *made == Some(old)
+            {
+                *made = Some(new.id);
+                if let Some(named) = self.named.get_mut(name).filter(|it| it.id == old) {
+                    *named = Arc::clone(new);
+                }
+            }
+        }
+    }
+
     /// The Parse of this name goes to the server, which does not have the statement yet.
     pub fn is_with_server(&mut self, name: &[u8]) {
         for change in self.changes.iter_mut().rev() {

@@ -340,7 +340,7 @@ impl Session {
         for warning in &plan.warnings {
             self.say(warning);
         }
-        if let Some(plan) = self.answer_locally(plan)? {
+        if let Some(mut plan) = self.answer_locally(plan)? {
             if self.may_read_elsewhere(&plan) {
                 self.park();
             }
@@ -352,6 +352,10 @@ impl Session {
                 }
             } else if self.keeps_server() {
                 self.note_kept_server(&plan);
+            }
+            if plan.uses_named() && self.may_predate_catalogue() {
+                self.set_apart(&mut plan);
+                plan.asks_first = true;
             }
             if plan.asks_first {
                 match Box::pin(self.keep_shapes(&plan)).await {

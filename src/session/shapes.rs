@@ -2,14 +2,20 @@
 //! table has been changed since, a server that has the statement refuses to run it; one that lacks
 //! it would prepare it as the table is now, and give rows of another shape. So such a server is
 //! asked first, and the refusal is given in its place.
+//!
+//! A replica that may not have replayed the last change yet describes a table as it was. What is
+//! prepared there is set apart: it counts as outdated for every other server.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Session;
 use super::statements::Statement;
 use super::survey::{Plan, What};
+use super::upstream::Footprint;
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::message::TransactionStatus;
+use crate::routing::Role;
 use crate::server::RunError;
 
 /// Why a run is not sent.
@@ -21,6 +27,51 @@ pub(super) enum Misfit {
 }
 
 impl Session {
+    /// The session's server is a replica's that has not been seen to have replayed all of the catalogue that
+    /// has passed through here.
+    pub(super) fn may_predate_catalogue(&self) -> bool {
+        let Some(upstream) = &self.upstream else {
+            return false;
+        };
+        if upstream.role == Role::Primary {
+            return false;
+        }
+        let Some(changed) = self.services.prepared.anew_since() else {
+            return false;
+        };
+        let now = Instant::now();
+        let topology = self.services.feed.topology();
+        let seen = topology.node(upstream.node).observation();
+        let age = seen.and_then(|seen| topology.history.staleness(seen.lsn, now));
+        age.is_none_or(|age| age >= now.saturating_duration_since(changed))
+    }
+
+    /// What a run prepares where the catalogue may be that of before is this session's alone.
+    pub(super) fn set_apart(&mut self, plan: &mut Plan) {
+        let prepared = &self.services.prepared;
+        for index in 0..plan.steps.len() {
+            let What::ParseNew(shared) = &plan.steps[index].what else {
+                continue;
+            };
+            let shared = Arc::clone(shared);
+            if prepared.is_outdated(&shared) {
+                continue;
+            }
+            let apart = prepared.set_apart(&shared);
+            self.statements.exchange(plan.changes, shared.id, &apart);
+            for step in &mut plan.steps {
+                if let What::ParseNew(statement)
+                | What::ParseTaken(statement)
+                | What::BindNamed(statement)
+                | What::DescribeNamed(statement) = &mut step.what
+                    && statement.id == shared.id
+                {
+                    *statement = Arc::clone(&apart);
+                }
+            }
+        }
+    }
+
     /// Prepares what is outdated and missing on the session's server. Costs a round trip, once for each
     /// server and statement behind a change of the catalogue.
     pub(super) async fn keep_shapes(&mut self, plan: &Plan) -> Result<(), Misfit> {
@@ -43,6 +94,10 @@ impl Session {
                 Ok(shape) if Some(shape) != statement.shape() => {
                     // Should it fail, the server is lost, and the next request finds out.
                     let _ = upstream.server.unprepare(statement.id).await;
+                    // The refusal has shown the change.
+                    if upstream.footprint == Footprint::None {
+                        upstream.footprint = Footprint::Seen;
+                    }
                     outcome = Err(Misfit::Outdated(outdated()));
                     break;
                 }
@@ -73,10 +128,11 @@ impl Session {
         let Some(upstream) = &self.upstream else {
             return Vec::new();
         };
+        let predates = self.may_predate_catalogue();
         let mut missing: Vec<Arc<Statement>> = Vec::new();
         for step in &plan.steps {
             if let What::BindNamed(statement) = &step.what
-                && self.services.prepared.is_outdated(statement)
+                && (predates || self.services.prepared.is_outdated(statement))
                 && statement.shape().is_some()
                 && !upstream.server.statements.has(statement.id)
                 && missing.iter().all(|other| other.id != statement.id)
@@ -92,11 +148,20 @@ impl Session {
     }
 }
 
-/// In PostgreSQL's words: drivers know them, and prepare anew.
+impl Plan {
+    /// It prepares or runs a statement that has a name.
+    pub(super) fn uses_named(&self) -> bool {
+        let uses = |what: &What| matches!(what, What::ParseNew(_) | What::BindNamed(_));
+        self.steps.iter().any(|step| uses(&step.what))
+    }
+}
+
+/// In PostgreSQL's words and with its routine: drivers know it by them, and prepare anew.
 fn outdated() -> Fault {
     Fault::verbatim(
         Severity::Error,
         SqlState::FEATURE_NOT_SUPPORTED,
         "cached plan must not change result type",
     )
+    .with_routine("RevalidateCachedQuery")
 }

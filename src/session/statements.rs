@@ -4,6 +4,7 @@
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
@@ -28,9 +29,12 @@ pub struct Statement {
     judged: AtomicU64,
     /// The [`Shape`] of its result as it was first described to a client; 0 before.
     shape: AtomicU64,
-    /// How often all has begun anew before it was made.
+    /// How often all has begun anew before it was made; [`UNSURE`] if it is not known what it was made from.
     age: u64,
 }
+
+/// Of no age: outdated from the beginning.
+const UNSURE: u64 = u64::MAX;
 
 /// The bits of `judged` that hold the class.
 const CLASS: u64 = 0b11;
@@ -118,6 +122,9 @@ pub struct Prepared {
     next: AtomicU32,
     /// How often all has begun anew.
     age: AtomicU64,
+    /// When it has the last time, in nanoseconds since `made`; 0 before.
+    anew_since: AtomicU64,
+    made: Instant,
     hasher: foldhash::fast::RandomState,
     by_hash: Mutex<Known>,
 }
@@ -134,6 +141,8 @@ impl Prepared {
         Prepared {
             next: AtomicU32::new(1),
             age: AtomicU64::new(0),
+            anew_since: AtomicU64::new(0),
+            made: Instant::now(),
             hasher: foldhash::fast::RandomState::default(),
             by_hash: Mutex::default(),
         }
@@ -175,7 +184,30 @@ impl Prepared {
     pub fn begin_anew(&self) {
         let mut known = self.by_hash.lock().unwrap_or_else(PoisonError::into_inner);
         self.age.fetch_add(1, Ordering::Relaxed);
+        let since = self.made.elapsed().as_nanos() as u64;
+        self.anew_since.store(since.max(1), Ordering::Relaxed);
         known.statements.clear();
+    }
+
+    /// When all has begun anew the last time; none if it never has.
+    pub fn anew_since(&self) -> Option<Instant> {
+        match self.anew_since.load(Ordering::Relaxed) {
+            0 => None,
+            nanoseconds => Some(self.made + Duration::from_nanos(nanoseconds)),
+        }
+    }
+
+    /// The same statement for one session alone, as it is prepared where the last change of the
+    /// catalogue may not have arrived: outdated from the beginning.
+    pub fn set_apart(&self, statement: &Statement) -> Arc<Statement> {
+        let id = self.next_id();
+        Arc::new(Statement {
+            id,
+            name: statement_name(id).into(),
+            shape: AtomicU64::new(0),
+            age: UNSURE,
+            ..statement.bound(statement.classified.clone())
+        })
     }
 
     /// What it reads may have been changed since it was prepared first.
@@ -232,6 +264,20 @@ mod tests {
         let after = intern(&prepared, "select * from t");
         assert_ne!(before.id, after.id);
         assert_eq!(after.id, intern(&prepared, "select * from t").id);
+    }
+
+    #[test]
+    fn what_is_set_apart_is_one_s_own_and_outdated() {
+        let prepared = Prepared::new();
+        let shared = intern(&prepared, "select * from t");
+        assert_eq!(prepared.anew_since(), None);
+        let apart = prepared.set_apart(&shared);
+        assert_ne!(apart.id, shared.id);
+        assert_eq!(apart.definition, shared.definition);
+        assert!(prepared.is_outdated(&apart) && !prepared.is_outdated(&shared));
+        assert_eq!(intern(&prepared, "select * from t").id, shared.id);
+        prepared.begin_anew();
+        assert!(prepared.anew_since().is_some());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use causeway::protocol::frame::backend;
 use tokio_postgres::types::Type;
 
-use crate::front::{Front, ask, code, read_on_replica, try_ask};
+use crate::front::{Front, ask, code, read_on_replica, try_ask, until_known};
 use crate::raw::{
     Raw, bind, close_statement, describe_statement, execute, flush, parse, query, show, sync,
 };
@@ -354,7 +354,12 @@ async fn a_described_statement_never_changes_its_columns() {
     let refused = "E(0A000) Z(I)";
     assert_eq!(run(&mut raw, "s", &[]).await, refused);
     hold().await;
-    assert_eq!(run(&mut raw, "s", &[]).await, refused);
+    raw.send(&[bind("", "s", &[]), execute("", 0), sync()].concat())
+        .await;
+    let seen = raw.until_ready().await;
+    assert_eq!(show(&seen), refused);
+    // By which JDBC and asyncpg know that preparing it anew will do.
+    assert_eq!(seen[0].field(b'R'), "RevalidateCachedQuery");
     raw.query("BEGIN").await;
     assert_eq!(run(&mut raw, "s", &[]).await, "E(0A000) Z(E)");
     assert_eq!(raw.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
@@ -373,6 +378,60 @@ async fn a_described_statement_never_changes_its_columns() {
         assert_eq!(run(&mut raw, "s", &[]).await, "E(25P02) Z(E)", "{first}");
         assert_eq!(raw.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
     }
+}
+
+/// A replica that has not replayed a change describes a table as it was.
+#[tokio::test]
+async fn what_a_late_replica_has_described_is_not_run_as_something_else() {
+    let front = Front::small().await;
+    let client = front.client().await;
+    client
+        .batch_execute("CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1, 2)")
+        .await
+        .unwrap();
+    let (mut late, mut early) = (front.raw().await, front.raw().await);
+    until_known(&client, "t").await;
+    front.lab.wait_caught_up("eu-west").await.unwrap();
+    front.lab.node("eu-west").pause_replay().await.unwrap();
+    client
+        .batch_execute("ALTER TABLE t ADD c int DEFAULT 3")
+        .await
+        .unwrap();
+    let read = "SELECT * FROM t";
+    // On the primary, under a name that others share.
+    early.query("BEGIN").await;
+    let described = early
+        .exchange(&[parse("s", read), describe_statement("s"), sync()])
+        .await;
+    assert_eq!(described, "1 t T Z(T)");
+    assert_eq!(
+        run(&mut early, "s", &[]).await,
+        "2 D(1,2,3) C(SELECT 1) Z(T)"
+    );
+    assert_eq!(early.query("COMMIT").await, "C(COMMIT) Z(I)");
+    // On the replica, which the session may read: it has seen nothing yet.
+    late.exchange(&[parse("s", read), describe_statement("s"), sync()])
+        .await;
+    assert_eq!(run(&mut late, "s", &[]).await, "2 D(1,2) C(SELECT 1) Z(I)");
+    // The primary has the others' statement, and must not run it for this one.
+    late.query("BEGIN").await;
+    assert_eq!(run(&mut late, "s", &[]).await, "E(0A000) Z(E)");
+    late.query("ROLLBACK").await;
+    let again = [
+        close_statement("s"),
+        parse("s", read),
+        describe_statement("s"),
+        sync(),
+    ];
+    late.exchange(&again).await;
+    assert_eq!(
+        run(&mut late, "s", &[]).await,
+        "2 D(1,2,3) C(SELECT 1) Z(I)"
+    );
+    // Nor may the replica run what the primary has described, to whom its age does not matter.
+    early.query("SET causeway.consistency = 'eventual'").await;
+    assert_eq!(run(&mut early, "s", &[]).await, "E(0A000) Z(I)");
+    front.lab.node("eu-west").resume_replay().await.unwrap();
 }
 
 #[tokio::test]
