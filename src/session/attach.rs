@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::route::{LastRoute, Need, Reason, Route, no_primary};
 use super::survey::Plan;
+use super::temporaries::Relationship;
 use super::upstream::Upstream;
 use super::{LocalTransaction, Session};
 use crate::pool::{CheckoutError, Lent};
@@ -83,16 +84,30 @@ impl Session {
     }
 
     /// A pinned session's read that depends on nothing that its server has may be answered by
-    /// another one.
-    pub(super) fn may_read_elsewhere(&self, plan: &Plan) -> bool {
-        let is_pinned = !self.pins.is_none() && self.pins.leave_reads_alone();
+    /// another one. Where only that is not certain, the server is asked behind the read, and the next
+    /// one may.
+    pub(super) fn may_read_elsewhere(&mut self, plan: &Plan) -> bool {
+        let is_pinned = !self.pins.is_none() && self.pins.leave_other_reads_alone();
         let only_reads = plan.class == Class::Read && !plan.has_effects && plan.is_whole_cycle();
         let at_rest = |upstream: &Upstream| upstream.is_at_rest() && !upstream.is_in_transaction();
-        is_pinned
+        let may = is_pinned
             && only_reads
             && self.local == LocalTransaction::None
             && self.upstream.as_deref().is_some_and(at_rest)
-            && matches!(self.need(plan), Need::Read(level) if level != Level::Strong)
+            && matches!(self.need(plan), Need::Read(level) if level != Level::Strong);
+        if !may || self.pins.leave_reads_alone() {
+            return may;
+        }
+        match self.relationship(plan) {
+            Relationship::None => true,
+            Relationship::Some => false,
+            Relationship::PerhapsNone => {
+                if let Some(upstream) = &mut self.upstream {
+                    upstream.ends_pins = true;
+                }
+                false
+            }
+        }
     }
 
     /// A server of the node that was chosen; none if it is the one that was laid aside.

@@ -28,6 +28,7 @@ impl Session {
             return;
         };
         self.retain(&plan, &upstream);
+        self.note_change_of_temporaries(&plan);
         let captures = self.leaves_footprint(&plan, &mut upstream);
         let begins = matches!(self.local, LocalTransaction::Deferred(_));
         let captures_sight = !captures && self.captures_sight(&plan, &upstream, begins);

@@ -131,6 +131,7 @@ impl Session {
                 "a session is pinned to its server"
             );
             self.services.metrics.pinned(reason);
+            self.follow_temporaries(None);
         }
     }
 
@@ -143,13 +144,15 @@ impl Session {
                 "what pins a session has changed"
             );
             self.pins = left;
+            self.follow_temporaries(None);
         }
     }
 
     /// The server has said what it holds; without a word everything stays as it was.
     pub(super) fn told_holdings(&mut self, upstream: &mut Upstream) {
         if let Some(holdings) = upstream.holdings.take() {
-            self.unpin(self.pins.as_told(holdings));
+            self.unpin(self.pins.as_told(holdings.pins));
+            self.follow_temporaries(Some(holdings.temporaries));
         }
     }
 }

@@ -35,6 +35,7 @@ mod shared;
 mod statements;
 mod store;
 mod survey;
+mod temporaries;
 mod tokens;
 mod tracked;
 mod transaction;
@@ -71,6 +72,7 @@ use shapes::Misfit;
 use shared::Noted;
 use statements::Prepared;
 use survey::{Plan, Step};
+use temporaries::Temporaries;
 use tracked::Tracked;
 use upstream::Upstream;
 
@@ -189,6 +191,8 @@ pub struct Session {
     upstream: Option<Box<Upstream>>,
     local: LocalTransaction,
     pins: Pins,
+    /// What is known of its temporary relations, while they pin it.
+    temporaries: Option<Box<Temporaries>>,
     /// The server that the session is pinned to, while another one answers a read.
     parked: Option<Box<Upstream>>,
     floor: Floor,
@@ -272,6 +276,7 @@ impl Session {
             upstream: None,
             local: LocalTransaction::None,
             pins: Pins::NONE,
+            temporaries: None,
             parked: None,
             floor,
             preferences: services.options.preferences.with(&wishes),

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::temporaries::Told;
 use crate::sql::PinReason;
 
 /// The reasons for which a session keeps its server.
@@ -28,9 +29,9 @@ impl Pins {
         PinReason::Setting,
     ]);
 
-    /// What reads do not depend on: they may run on a replica meanwhile. Temporary tables are not
-    /// among them, because a name may mean one; nor are locks, because whoever takes one means to
-    /// see what its last owner has written.
+    /// What no read depends on: they may run on a replica meanwhile. Temporary tables are not among
+    /// them, because a name may mean one; nor are locks, because whoever takes one means to see what
+    /// its last owner has written.
     const NO_MATTER_TO_READS: Pins = Pins::of(&[
         PinReason::Listen,
         PinReason::HoldCursor,
@@ -58,6 +59,10 @@ impl Pins {
         *self != before
     }
 
+    pub fn has(self, reason: PinReason) -> bool {
+        self.without(reason) != self
+    }
+
     pub fn without(self, reason: PinReason) -> Pins {
         Pins(self.0 & !Pins::of(&[reason]).0)
     }
@@ -76,6 +81,11 @@ impl Pins {
     /// Reads may run elsewhere while the session is pinned.
     pub fn leave_reads_alone(self) -> bool {
         self.0 & !Pins::NO_MATTER_TO_READS.0 == 0
+    }
+
+    /// Those may that can mean no temporary relation.
+    pub fn leave_other_reads_alone(self) -> bool {
+        self.without(PinReason::TemporaryTable).leave_reads_alone()
     }
 
     /// Nothing of it outlives DISCARD ALL on the server: the server is fit for another session.
@@ -101,21 +111,45 @@ impl fmt::Display for Pins {
 }
 
 /// Asks a server that is in no transaction what it holds for its session: a letter for each kind.
-/// Whatever lies in a schema depends on it; session locks alone survive the transaction.
+/// Whatever lies in a schema depends on it; session locks alone survive the transaction. Behind T
+/// come a colon and the names of the temporary relations, or a question mark: they are too many or
+/// no plain names, other things are temporary too, or reads of a table that is not may give rows of one that is.
 pub const HOLDINGS: &str = "SELECT pg_catalog.concat(\
     (SELECT 'L' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())),\
-    (SELECT 'T' WHERE EXISTS (SELECT FROM pg_catalog.pg_depend \
-        WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass \
-        AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())),\
     (SELECT 'H' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)),\
     (SELECT 'A' WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
         WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
-        AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())))";
+        AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())),\
+    (SELECT CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.>) 100 OR pg_catalog.bool_or(\
+            c.oid IS NULL \
+            OR c.relname::pg_catalog.text COLLATE pg_catalog.\"C\" \
+                OPERATOR(pg_catalog.!~) '^[a-z_][a-z0-9_]*$' \
+            OR EXISTS (SELECT FROM pg_catalog.pg_inherits i \
+                JOIN pg_catalog.pg_class p ON p.oid OPERATOR(pg_catalog.=) i.inhparent \
+                WHERE i.inhrelid OPERATOR(pg_catalog.=) c.oid \
+                AND p.relpersistence OPERATOR(pg_catalog.<>) 't')) \
+        THEN 'T?' \
+        ELSE pg_catalog.concat('T:', pg_catalog.string_agg(c.relname::pg_catalog.text, ',')) END \
+        FROM pg_catalog.pg_depend d LEFT JOIN pg_catalog.pg_class c \
+            ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+            AND c.oid OPERATOR(pg_catalog.=) d.objid \
+        WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass \
+        AND d.refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() \
+        HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0))";
+
+/// What a server has said that it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    pub pins: Pins,
+    pub temporaries: Told,
+}
 
 /// Reads the value that answers [`HOLDINGS`].
-pub fn holdings(value: &[u8]) -> Pins {
+pub fn holdings(value: &[u8]) -> Holdings {
+    let colon = memchr::memchr(b':', value);
+    let (letters, names) = value.split_at(colon.unwrap_or(value.len()));
     let mut pins = Pins::NONE;
-    for letter in value {
+    for letter in letters {
         let reason = match letter {
             b'L' => PinReason::Listen,
             b'T' => PinReason::TemporaryTable,
@@ -125,7 +159,14 @@ pub fn holdings(value: &[u8]) -> Pins {
         };
         pins.add(reason);
     }
-    pins
+    let names = names
+        .strip_prefix(b":")
+        .and_then(|names| std::str::from_utf8(names).ok());
+    let temporaries = match names {
+        Some(names) => Told::Names(names.split(',').map(Box::from).collect()),
+        None => Told::Unknown,
+    };
+    Holdings { pins, temporaries }
 }
 
 #[cfg(test)]
@@ -160,17 +201,35 @@ mod tests {
             (&[Listen, AdvisoryLock], b"A", &[AdvisoryLock]),
             (
                 &[TemporaryTable, HoldCursor],
-                b"TH",
+                b"HT:mine",
                 &[TemporaryTable, HoldCursor],
             ),
             (&[AdvisoryLock, Unknown], b"", &[Unknown]),
             (&[Load, SqlPrepare], b"", &[Load, SqlPrepare]),
             (&[Sequence], b"", &[Sequence]),
-            (&[Listen], b"T", &[TemporaryTable]),
+            (&[Listen], b"T?", &[TemporaryTable]),
+            (&[TemporaryTable], b"T:h,a", &[TemporaryTable]),
         ];
         for (had, told, left) in table {
             let left = pins(left);
-            assert_eq!(pins(had).as_told(holdings(told)), left, "{had:?}");
+            assert_eq!(pins(had).as_told(holdings(told).pins), left, "{had:?}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_temporary_relations_are_read_or_none_are() {
+        let names = |value: &[u8]| match holdings(value).temporaries {
+            Told::Names(names) => names.join(" "),
+            Told::Unknown => "?".to_owned(),
+        };
+        for (value, expected) in [
+            (&b"T:mine"[..], "mine"),
+            (b"LHAT:mine,t_id_seq", "mine t_id_seq"),
+            (b"T?", "?"),
+            (b"", "?"),
+            (b"T:\xff", "?"),
+        ] {
+            assert_eq!(names(value), expected);
         }
     }
 

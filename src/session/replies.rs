@@ -521,6 +521,7 @@ impl Session {
             self.upstream = Some(upstream);
         } else if done && self.pins.can_be_asked_for() && upstream.may_hold_less() {
             upstream.send_holdings_question();
+            self.note_question();
             self.upstream = Some(upstream);
         } else if done && self.local == LocalTransaction::None && !self.keeps_server() {
             self.release(upstream);

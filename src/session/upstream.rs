@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::dispatch::deallocates_all;
 use super::explained::Explained;
-use super::pins::Pins;
+use super::pins::Holdings;
 use super::statements::Statement;
 use super::tracked::Tracked;
 use crate::pool::{Lent, Vacating};
@@ -62,7 +62,7 @@ pub struct Upstream {
     /// A statement that changes tables, views or functions has run, and may not be committed yet.
     pub changes_catalogue: bool,
     /// What the server has just said that it holds.
-    pub holdings: Option<Pins>,
+    pub holdings: Option<Holdings>,
     /// Keeps others away from a database that a statement wants for itself.
     pub vacating: Option<Vacating>,
     /// The replica would not run what it was sent; the run goes elsewhere when this one is at rest.

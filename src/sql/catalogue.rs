@@ -10,6 +10,7 @@
 
 mod below;
 mod bodies;
+mod late;
 mod leaves;
 mod proof;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use hashbrown::HashMap;
 use super::lists::Lists;
 use super::{PinReason, Relation};
 use below::Below;
+use late::Late;
 use leaves::Leaves;
 use proof::Proofs;
 pub use rows::{Body, Edge, Kind, Language, Nature, Object, ObjectId, Rows};
@@ -55,6 +57,8 @@ pub struct Catalogue {
     below: Below,
     /// What calls leave in the session.
     leaves: Leaves,
+    /// What leads to code of the user's.
+    late: Late,
     /// Where anything at all may call what writes: an implicit cast between built-in types.
     everything: Finding,
 }
@@ -64,17 +68,19 @@ impl Catalogue {
         let spread = Spread::new(rows, lists);
         let mut proofs = Proofs::hoped_for(rows, lists);
         let (mut below, mut leaves) = (Below::new(rows, lists), Leaves::new(rows, lists));
+        let mut late = Late::new(rows);
         loop {
             let findings = spread.findings(&proofs.by_place);
             let catalogue = Catalogue {
                 below,
                 leaves,
+                late,
                 ..Catalogue::of(rows, &findings)
             };
             if proofs.hold(&catalogue, &findings) {
                 return catalogue;
             }
-            (below, leaves) = (catalogue.below, catalogue.leaves);
+            (below, leaves, late) = (catalogue.below, catalogue.leaves, catalogue.late);
         }
     }
 
@@ -89,6 +95,7 @@ impl Catalogue {
             attributes: HashMap::new(),
             below: Below::default(),
             leaves: Leaves::default(),
+            late: Late::default(),
             everything: Finding::Reads,
         };
         for (object, finding) in rows.objects.iter().zip(findings) {
@@ -170,6 +177,17 @@ impl Catalogue {
     /// No call of anything leaves something.
     pub fn leaves_nothing(&self) -> bool {
         self.leaves.is_empty()
+    }
+
+    /// Whether a function, a relation or a type of this name, in whatever schema, runs code of the user's, which
+    /// looks up names for itself.
+    pub fn looks_up_late(&self, name: &str) -> bool {
+        self.late.has(name)
+    }
+
+    /// As for a name.
+    pub fn operator_looks_up_late(&self, sign: &str) -> bool {
+        self.late.has_operator(sign)
     }
 
     /// A function that `value.name` may call, if it does more than to read.

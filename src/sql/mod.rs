@@ -17,6 +17,7 @@ mod lexer;
 mod lists;
 mod mentions;
 mod names;
+mod namesakes;
 mod plpgsql;
 mod query;
 mod reader;
@@ -32,6 +33,7 @@ pub use classifier::{Classified, Classifier, Learned, Unparsed};
 pub use hints::{Hints, Level};
 pub use lists::{Lists, Patterns};
 pub use mentions::{Mentions, mentions};
+pub use namesakes::{has_any, may_mean};
 pub use scope::Scope;
 pub use settings::quote_setting_name;
 

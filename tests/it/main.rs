@@ -37,6 +37,7 @@ mod soak;
 mod startup;
 mod streaming;
 mod support;
+mod temporaries;
 mod tokens;
 mod turns;
 mod waits;

@@ -458,3 +458,56 @@ fn what_functions_leave_pins_wherever_they_are_called() {
         );
     }
 }
+
+#[test]
+fn a_read_may_mean_a_temporary_relation_by_its_words_or_by_code_that_looks_names_up() {
+    let mut maker = Maker::default();
+    maker.relation("note", Nature::Plain, "");
+    let looks = maker.function("looks", "SELECT count(*) FROM mine");
+    let view = maker.relation("view", Nature::Plain, "SELECT looks()");
+    maker.edge(view, looks);
+    let above = maker.relation("above", Nature::Plain, "SELECT * FROM view");
+    maker.edge(above, view);
+    let operator = maker.add(Kind::Operator, "<->", Nature::Plain, "");
+    maker.edge(operator, looks);
+    let domain = maker.add(Kind::TypeByName, "domain", Nature::Plain, "");
+    maker.edge(domain, looks);
+    let in_c = maker.function("in_c", "");
+    let shapes = maker.relation("shapes", Nature::Plain, "");
+    maker.edge(shapes, in_c);
+    let catalogue = Catalogue::new(&maker.0, &Lists::default());
+    let names: [Box<str>; 2] = ["mine".into(), "other".into()];
+    for (text, expected) in [
+        (
+            "SELECT * FROM note WHERE id = $1 AND text <> 'x' -- mine",
+            false,
+        ),
+        (
+            "SELECT upper(text), count(*) FROM public.note GROUP BY 1",
+            false,
+        ),
+        ("SELECT * FROM shapes", false),
+        ("SELECT * FROM mine", true),
+        ("SELECT * FROM note, MINE", true),
+        ("SELECT * FROM \"mine\"", true),
+        ("SELECT * FROM \"MINE\"", false),
+        ("SELECT mine.id FROM note mine", true),
+        ("SELECT NULL::mine FROM note", true),
+        ("SELECT * FROM note WHERE id = 'Mine'::text::int", true),
+        ("SELECT * FROM note WHERE id = $1::regclass", true),
+        ("SELECT has_table_privilege($1, 'select')", true),
+        ("SELECT * FROM information_schema.tables", true),
+        ("SELECT relname FROM pg_class", true),
+        ("SELECT looks()", true),
+        ("SELECT in_c()", true),
+        ("SELECT * FROM view", true),
+        ("SELECT * FROM public.above", true),
+        ("SELECT id <-> id FROM note", true),
+        ("SELECT id::domain FROM note", true),
+        ("SELECT U&\"m\\0069ne\" FROM note", true),
+        ("SELECT 'a\\' FROM note", true),
+    ] {
+        let found = crate::sql::may_mean(&catalogue, text.as_bytes(), &names);
+        assert_eq!(found, expected, "{text}");
+    }
+}
