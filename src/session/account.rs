@@ -74,6 +74,7 @@ impl Session {
         let decision = &classified.decision;
         plan.class = plan.class.max(class);
         plan.copies_in |= decision.copies_in;
+        plan.runs_code |= decision.runs_code;
         plan.want(self.wants(&decision.relations, classified.hints.as_deref()));
         if let Some(hints) = &classified.hints {
             if let Some(region) = &hints.region {

@@ -13,7 +13,7 @@ use crate::protocol::owed::{Fate, Request};
 impl Session {
     /// Brings the server's SQL-level prepared statements to the session's: what another session has
     /// left goes, and what the run mentions comes. A cycle that will go on may mention any of them
-    /// later, when nothing can be sent ahead any more.
+    /// later, when nothing can be sent ahead any more, and so may code that runs.
     pub(super) fn send_sql_statements(&self, upstream: &mut Upstream, plan: &Plan) {
         if upstream.server.status == TransactionStatus::Failed {
             return;
@@ -25,7 +25,7 @@ impl Session {
         let held = upstream.server.sql_statements.keys();
         let absent = held.filter(|name| !self.statements.has(name.as_bytes()));
         wanted.extend(absent.map(|name| (name.clone(), Wanted::Absent)));
-        if !plan.is_whole_cycle() {
+        if plan.may_mention_any() {
             let all = self.statements.names_in_sql();
             wanted.extend(all.map(|name| (name.into(), self.wanted(name))));
         }

@@ -43,6 +43,8 @@ pub struct Plan {
     /// Some statement changes more than data, or mentions what SQL has prepared: it is sent when all
     /// before it has been answered.
     pub has_effects: bool,
+    /// Code of the session's own runs, which nobody has looked into.
+    pub runs_code: bool,
     /// Some statement may be outdated: what it gives now can only be asked of a server at rest.
     pub asks_first: bool,
     /// Some statement changes what outlives its transaction.
@@ -92,6 +94,11 @@ impl Plan {
     pub(super) fn mention(&mut self, name: &str, wanted: Wanted) {
         let mentioned = self.mentioned.get_or_insert_default();
         mentioned.run.push((name.into(), wanted));
+    }
+
+    /// What comes later in the cycle, or code that it runs, may name whatever SQL has prepared.
+    pub fn may_mention_any(&self) -> bool {
+        self.runs_code || !self.is_whole_cycle()
     }
 
     /// All its statements give the same answer whatever the data, such as SET and SHOW.
@@ -247,6 +254,7 @@ impl Session {
             begins: None,
             ends_transaction: false,
             has_effects: false,
+            runs_code: false,
             asks_first: false,
             changes_session: false,
             leaves_portal: false,
@@ -283,8 +291,7 @@ impl Session {
         }
         plan.changes = self.statements.unsettled() - before;
         plan.leaves_portal = !plan.is_whole_cycle() && leaves_portal(&bytes[..bytes.len().min(at)]);
-        // What comes later in the cycle may mention what SQL has prepared.
-        plan.has_effects |= !plan.is_whole_cycle() && self.statements.has_any_in_sql();
+        plan.has_effects |= plan.may_mention_any() && self.statements.has_any_in_sql();
         Ok(Surveyed::Plan(plan))
     }
 

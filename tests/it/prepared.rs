@@ -380,6 +380,34 @@ async fn a_described_statement_never_changes_its_columns() {
     }
 }
 
+/// Code puts its SQL together and names what its session has prepared, not what another has.
+#[tokio::test]
+async fn code_executes_what_its_own_session_has_prepared() {
+    let front = Front::with(|config| config.pool.size = 1).await;
+    let (left, right) = (front.client().await, front.client().await);
+    left.batch_execute(
+        "CREATE FUNCTION first_of(sql text) RETURNS text LANGUAGE plpgsql AS $$ \
+         DECLARE said text; BEGIN FOR said IN EXECUTE sql LOOP RETURN said; END LOOP; END $$",
+    )
+    .await
+    .unwrap();
+    left.batch_execute("PREPARE q AS SELECT 'left'")
+        .await
+        .unwrap();
+    right
+        .batch_execute("PREPARE q AS SELECT 'right'")
+        .await
+        .unwrap();
+    let none = front.client().await;
+    let run = "SELECT first_of('EXECUTE q')";
+    for _ in 0..3 {
+        assert_eq!(ask(&left, run).await, "left");
+        assert_eq!(ask(&right, run).await, "right");
+        // What is not there gives no rows to loop over.
+        assert_eq!(try_ask(&none, run).await.unwrap_err(), "42P11");
+    }
+}
+
 /// A replica that has not replayed a change describes a table as it was.
 #[tokio::test]
 async fn what_a_late_replica_has_described_is_not_run_as_something_else() {
