@@ -497,9 +497,9 @@ const SHOW_STATEMENT: &str = "causeway_show";
 /// No shared statement has this number.
 const SHOW_ID: StatementId = StatementId::MAX;
 
-/// DEALLOCATE ALL, DISCARD ALL: no rollback brings back what they drop.
-pub(super) fn deallocates_all(effect: &Effect) -> bool {
-    matches!(effect, Effect::DiscardAll | Effect::Deallocate(None))
+/// DEALLOCATE, DISCARD ALL: no rollback brings back what they drop.
+pub(super) fn deallocates(effect: &Effect) -> bool {
+    matches!(effect, Effect::DiscardAll | Effect::Deallocate(_))
 }
 
 /// The portal that a Bind or an Execute names.

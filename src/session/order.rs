@@ -3,7 +3,7 @@
 
 use super::Session;
 use super::client_statements::Mention;
-use super::dispatch::{deallocates_all, portal_of};
+use super::dispatch::{deallocates, portal_of};
 use super::relay::MAX_UNSENT;
 use super::survey::{Plan, What};
 use super::upstream::Upstream;
@@ -52,8 +52,9 @@ impl Session {
         })
     }
 
-    /// Whether this step runs a portal that deallocates everything: a Bind behind it finds nothing.
-    pub(super) fn deallocates_all(
+    /// Whether this step runs a portal that deallocates statements: a Bind behind it does not find them, and
+    /// a Parse finds their names free.
+    pub(super) fn deallocates(
         &self,
         plan: &Plan,
         what: &What,
@@ -64,7 +65,7 @@ impl Session {
             return false;
         }
         let portal = portal_of(frame.bytes);
-        let does = |decision: &Decision| decision.effects.iter().any(deallocates_all);
+        let does = |decision: &Decision| decision.effects.iter().any(deallocates);
         let mut at = 0;
         let mut bound = None;
         for step in &plan.steps {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::dispatch::deallocates_all;
+use super::dispatch::deallocates;
 use super::explained::Explained;
 use super::pins::Holdings;
 use super::statements::Statement;
@@ -202,10 +202,10 @@ impl Upstream {
         next
     }
 
-    /// What was sent will leave nothing prepared.
-    pub fn deallocates_all(&self) -> bool {
+    /// What was sent will leave less prepared.
+    pub fn deallocates(&self) -> bool {
         let mut decisions = self.effects.iter().map(|(_, decision)| decision);
-        decisions.any(|decision| decision.effects.iter().any(deallocates_all))
+        decisions.any(|decision| decision.effects.iter().any(deallocates))
     }
 
     /// What is under way makes the server go back to its own value of a setting.

@@ -144,6 +144,24 @@ pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
             ],
         ),
         (
+            "a DEALLOCATE frees its name for what comes behind it in its cycle",
+            "n C(DEALLOCATE) 1 2 D(4) C(SELECT 1) Z(I)",
+            vec![
+                turn(vec![parse("s", "SELECT 7"), Act::Sync]),
+                turn(vec![
+                    parse("", "DEALLOCATE s"),
+                    open("", "", &[]),
+                    Act::DescribePortal(""),
+                    run("", 0),
+                    parse("s", one),
+                    bind("s", &["3"]),
+                    execute(),
+                    Act::Sync,
+                ]),
+                turn(vec![bind("s", &["3"]), execute(), Act::Sync]),
+            ],
+        ),
+        (
             "a portal outlives a Flush and a write behind it",
             "D(2,two) C(SELECT 1) C(SELECT 0) Z(I)",
             vec![
