@@ -62,9 +62,12 @@ impl Walk<'_> {
                 self.data_type(data_type)?;
                 expr
             }
-            Expr::IsDistinctFrom(left, right)
-            | Expr::IsNotDistinctFrom(left, right)
-            | Expr::BinaryOp { left, op: _, right }
+            Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
+                self.operators(&["="])?;
+                self.expr(right)?;
+                left
+            }
+            Expr::BinaryOp { left, op: _, right }
             | Expr::AnyOp { left, right, .. }
             | Expr::AllOp { left, right, .. }
             | Expr::Position {
@@ -81,6 +84,7 @@ impl Walk<'_> {
             Expr::Between {
                 expr, low, high, ..
             } => {
+                self.operators(&["<", "<=", ">=", ">"])?;
                 self.expr(low)?;
                 self.expr(high)?;
                 expr
@@ -103,11 +107,13 @@ impl Walk<'_> {
                 escape_char,
                 ..
             } => {
+                self.operators(&["~~", "!~~", "~~*", "!~~*", "~", "!~"])?;
                 self.expr(pattern)?;
                 self.exprs(escape_char.as_deref())?;
                 expr
             }
             Expr::In { expr, target, .. } => {
+                self.operators(&["=", "<>"])?;
                 self.in_target(target)?;
                 expr
             }
@@ -148,6 +154,9 @@ impl Walk<'_> {
                 conditions,
                 else_result,
             } => {
+                if operand.is_some() {
+                    self.operators(&["="])?;
+                }
                 self.exprs(operand.as_deref())?;
                 for CaseWhen { condition, result } in conditions {
                     self.expr(condition)?;
@@ -188,6 +197,15 @@ impl Walk<'_> {
             }
             _ => other_dialect(),
         }
+    }
+
+    /// What words stand for. PostgreSQL looks for such an operator along the search path, as for any.
+    pub fn operators(&mut self, signs: &[&str]) -> Seen {
+        let mut signs = signs.iter();
+        signs.try_for_each(|sign| {
+            let found = self.rules.operator(sign);
+            self.found(found)
+        })
     }
 
     fn in_target(&mut self, target: &InTarget) -> Seen {

@@ -262,8 +262,8 @@ impl<'a> Walk<'a> {
                 JoinConstraint::On(expr) => self.expr(expr),
                 JoinConstraint::Using(_)
                 | JoinConstraint::UsingAlias(..)
-                | JoinConstraint::Natural
-                | JoinConstraint::None => Ok(()),
+                | JoinConstraint::Natural => self.operators(&["="]),
+                JoinConstraint::None => Ok(()),
             },
             _ => other_dialect(),
         }
@@ -429,6 +429,10 @@ impl<'a> Walk<'a> {
         {
             let schema = schemas.last().map(String::as_str);
             self.reads(catalogue.below_function(schema, name));
+        }
+        // Syntax too, and not looked for along the search path; what it compares with is.
+        if path.last().is_some_and(|name| name == "nullif") {
+            self.operators(&["="])?;
         }
         let finding = self.rules.function(&path);
         self.found(finding)

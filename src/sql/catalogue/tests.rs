@@ -231,6 +231,54 @@ fn types_and_operators_do_what_their_functions_do() {
 }
 
 #[test]
+fn words_stand_for_operators() {
+    let table: [(&str, &[&str]); 12] = [
+        ("=", &["SELECT 1 IN (2)", "SELECT 1 NOT IN (SELECT 2)"]),
+        (
+            "=",
+            &["SELECT CASE 1 WHEN 2 THEN 3 END", "SELECT nullif(1, 2)"],
+        ),
+        (
+            "=",
+            &[
+                "SELECT 1 IS DISTINCT FROM 2",
+                "SELECT 1 IS NOT DISTINCT FROM 2",
+            ],
+        ),
+        (
+            "=",
+            &[
+                "SELECT * FROM plain JOIN plain p USING (a)",
+                "SELECT * FROM plain NATURAL JOIN plain p",
+            ],
+        ),
+        ("<>", &["SELECT 1 NOT IN (2)"]),
+        ("<=", &["SELECT 1 BETWEEN 2 AND 3"]),
+        (">=", &["SELECT 1 BETWEEN SYMMETRIC 2 AND 3"]),
+        (">", &["SELECT 1 NOT BETWEEN 2 AND 3"]),
+        ("~~", &["SELECT a LIKE 'b' FROM plain"]),
+        ("!~~", &["SELECT a NOT LIKE 'b' FROM plain"]),
+        ("~~*", &["SELECT a ILIKE 'b' FROM plain"]),
+        ("~", &["SELECT a SIMILAR TO 'b' FROM plain"]),
+    ];
+    for (sign, texts) in table {
+        for (of_writing, expected) in [(true, Write), (false, Read)] {
+            let mut maker = Maker::default();
+            maker.relation("plain", Nature::Plain, "");
+            let function = match of_writing {
+                true => maker.volatile("compare"),
+                false => maker.function("compare", ""),
+            };
+            let operator = maker.add(Kind::Operator, sign, Nature::Plain, "");
+            maker.edge(operator, function);
+            for text in texts {
+                assert_eq!(maker.class(text), expected, "{sign}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
 fn an_implicit_cast_between_built_in_types_can_be_anywhere() {
     let mut maker = Maker::default();
     let everything = maker.add(Kind::Everything, "", Nature::Plain, "");
