@@ -4,6 +4,7 @@
 //! classed as a read and did any of that is a failure. The reverse, a write that only read, costs a
 //! far trip; those are counted with their reasons.
 
+mod generated;
 mod relay;
 mod tally;
 
@@ -19,6 +20,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use relay::Relay;
+use tally::Tally;
 
 const DATABASE: &str = "regression";
 
@@ -26,12 +28,15 @@ const DATABASE: &str = "regression";
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Objects of every kind, and statements that use them in every way.
+const OBJECTS: &str = include_str!("differential/objects.sql");
 const CORPUS: &str = include_str!("differential/corpus.sql");
 
 #[tokio::test]
 async fn no_statement_of_the_corpus_is_a_read_that_writes() {
     let relay = relay().await;
-    psql(&relay, "corpus", CORPUS, &[], Path::new("/")).await;
+    for (name, script) in [("objects", OBJECTS), ("corpus", CORPUS)] {
+        psql(&relay, name, script, &[], Path::new("/")).await;
+    }
     for script in ["tpcb-like", "simple-update", "select-only"] {
         psql(&relay, script, &pgbench(script).await, &[], Path::new("/")).await;
     }
@@ -47,6 +52,35 @@ async fn no_statement_of_the_corpus_is_a_read_that_writes() {
     assert!(share < 0.03, "{share}: {tally}");
     let near = tally.near_share();
     assert!(near < 0.03, "{near}: {tally}");
+}
+
+#[tokio::test]
+async fn some_things_in_each_place_are_no_reads_that_write() {
+    const ONE_IN: usize = 9;
+    let tally = generated(ONE_IN).await;
+    assert!(tally.reads > 50, "{tally}");
+    assert!(tally.refused_writes > 100, "{tally}");
+}
+
+/// All pairs: `make differential`.
+#[tokio::test]
+#[ignore = "takes some minutes"]
+async fn no_thing_in_any_place_is_a_read_that_writes() {
+    let tally = generated(1).await;
+    assert!(tally.reads > 600, "{tally}");
+    assert!(tally.refused_writes > 1_000, "{tally}");
+}
+
+/// Each kind of thing in one in so many of the places where it can stand.
+async fn generated(one_in: usize) -> Tally {
+    let relay = relay().await;
+    psql(&relay, "objects", OBJECTS, &[], Path::new("/")).await;
+    let script = generated::script(one_in);
+    psql(&relay, "generated", &script, &[], Path::new("/")).await;
+    let tally = relay.tally();
+    println!("{tally}");
+    assert_eq!(tally.failures, Vec::<String>::new());
+    tally
 }
 
 /// PostgreSQL's own suite: `make differential`.

@@ -1,94 +1,4 @@
--- Objects of every kind that can write when they are read, and statements that use them in every
--- place where an expression or a relation may stand. psql runs this; errors are no failures.
-CREATE TABLE log (what text);
-CREATE TABLE item (id int PRIMARY KEY, name text, price numeric, tags text[], data jsonb);
-INSERT INTO item SELECT n, 'item ' || n, n * 1.5, ARRAY['a', 'b'], jsonb_build_object('n', n) FROM generate_series(1, 50) n;
-CREATE SEQUENCE numbers;
-CREATE UNLOGGED TABLE scratch (id int);
-CREATE TABLE parts (id int) PARTITION BY RANGE (id);
-CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
-CREATE UNLOGGED TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20);
-CREATE TABLE parent (id int);
-CREATE UNLOGGED TABLE child () INHERITS (parent);
-
--- Functions of every volatility, honest or not.
-CREATE FUNCTION writes(int DEFAULT 1) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES ('writes'); RETURN $1; END $$;
-CREATE FUNCTION writes_in_sql(int) RETURNS int LANGUAGE sql AS $$ INSERT INTO log VALUES ('sql'); SELECT $1 $$;
-CREATE FUNCTION writes_atomically(int) RETURNS int LANGUAGE sql BEGIN ATOMIC INSERT INTO log VALUES ('atomic'); SELECT $1; END;
-CREATE FUNCTION pure(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1';
-CREATE FUNCTION looks(int) RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM item WHERE id < $1';
-CREATE FUNCTION looks_in_plpgsql(int) RETURNS bigint STABLE LANGUAGE plpgsql AS $$ DECLARE n bigint; BEGIN SELECT count(*) INTO n FROM item; RETURN n; END $$;
-CREATE FUNCTION lies(int) RETURNS bigint STABLE LANGUAGE sql AS $$ SELECT nextval('numbers') $$;
-CREATE FUNCTION lies_deeper(int) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN lies($1) + writes($1); END $$;
-CREATE FUNCTION lies_dynamically(int) RETURNS int STABLE LANGUAGE plpgsql AS $$ DECLARE n int; BEGIN EXECUTE 'SELECT writes(1)' INTO n; RETURN n; END $$;
-CREATE FUNCTION lies_in_default(int, int DEFAULT writes(1)) RETURNS int STABLE LANGUAGE sql AS 'SELECT $1 + $2';
-CREATE FUNCTION borrowed(regclass) RETURNS bigint STABLE LANGUAGE internal AS 'nextval_oid';
-CREATE FUNCTION over(int) RETURNS int STABLE LANGUAGE sql AS 'SELECT $1';
-CREATE FUNCTION over(text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes(1); END $$;
-CREATE FUNCTION upper(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes($1); END $$;
-CREATE FUNCTION rows_of() RETURNS SETOF item STABLE LANGUAGE sql AS 'SELECT * FROM item';
-CREATE FUNCTION writing_rows() RETURNS SETOF int LANGUAGE plpgsql AS $$ BEGIN RETURN NEXT writes(1); END $$;
-CREATE FUNCTION name_twice(item) RETURNS text STABLE LANGUAGE sql AS 'SELECT $1.name || $1.name';
-CREATE FUNCTION touched(item) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes(1); END $$;
-CREATE FUNCTION locks() RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_lock(7)';
-CREATE FUNCTION only_reads() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM item';
-CREATE SCHEMA app;
-CREATE FUNCTION app.writes_there() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes(1); END $$;
-CREATE FUNCTION app.looks(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes(1); END $$;
-CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int, INITCOND = 0);
-CREATE FUNCTION step(int, int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes($1 + $2); END $$;
-CREATE AGGREGATE writing_total(int) (SFUNC = step, STYPE = int, INITCOND = 0);
-CREATE OPERATOR <+> (FUNCTION = step, LEFTARG = int, RIGHTARG = int);
-CREATE FUNCTION plus(int, int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + $2';
-CREATE OPERATOR <*> (FUNCTION = plus, LEFTARG = int, RIGHTARG = int);
-
--- Types whose casts, checks and texts write.
-CREATE FUNCTION is_fine(int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN writes($1) > 0; END $$;
-CREATE DOMAIN checked AS int CHECK (is_fine(VALUE));
-CREATE DOMAIN percent AS int CHECK (VALUE BETWEEN 0 AND 100);
-CREATE TYPE pair AS (a int, b checked);
-CREATE TYPE mood AS ENUM ('sad', 'happy');
-CREATE TYPE wrapped AS (v int);
-CREATE FUNCTION unwrap(wrapped) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes($1.v); END $$;
-CREATE CAST (wrapped AS int) WITH FUNCTION unwrap(wrapped) AS IMPLICIT;
-CREATE FUNCTION to_wrapped(text) RETURNS wrapped LANGUAGE plpgsql AS $$ BEGIN RETURN ROW(writes(1))::wrapped; END $$;
-CREATE TABLE of_wrapped (w wrapped);
-INSERT INTO of_wrapped VALUES (ROW(1));
-CREATE TABLE of_checked (c checked, p percent, m mood);
-INSERT INTO of_checked VALUES (1, 50, 'happy');
-
--- Views, rules, policies, triggers.
-CREATE VIEW plain_view AS SELECT id, name FROM item WHERE id < 10;
-CREATE VIEW writing_view AS SELECT id, writes(id) FROM item WHERE id < 3;
-CREATE VIEW over_writing_view AS SELECT count(*) FROM writing_view v WHERE v.writes > 0;
-CREATE VIEW counting_view AS SELECT nextval('numbers');
-CREATE VIEW locking_view AS SELECT * FROM item WHERE id = 1 FOR UPDATE;
-CREATE VIEW sequence_view AS SELECT last_value FROM numbers;
-CREATE VIEW node_view AS SELECT pg_is_in_recovery();
-CREATE VIEW unlogged_view AS SELECT * FROM scratch;
-CREATE VIEW casting_view AS SELECT id::checked FROM item WHERE id = 1;
-CREATE VIEW operator_view AS SELECT id <+> 1 FROM item WHERE id = 1;
-CREATE VIEW locks_view AS SELECT locks();
-CREATE VIEW pure_view AS SELECT pure(id), looks(id), id <*> 1 FROM item;
-CREATE MATERIALIZED VIEW stored AS SELECT writes(id) FROM item WHERE id < 3;
-CREATE TABLE ruled (a int);
-CREATE RULE ruled_insert AS ON INSERT TO ruled DO ALSO INSERT INTO log VALUES ('ruled');
-CREATE TABLE triggered (a int);
-CREATE FUNCTION on_triggered() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES ('trigger'); RETURN new; END $$;
-CREATE TRIGGER t BEFORE INSERT ON triggered FOR EACH ROW EXECUTE FUNCTION on_triggered();
-CREATE TABLE guarded (a int);
-INSERT INTO guarded VALUES (1);
-CREATE POLICY p ON guarded USING (writes(a) > 0);
-ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
-ALTER TABLE guarded FORCE ROW LEVEL SECURITY;
-CREATE TABLE mildly_guarded (a int);
-CREATE POLICY p ON mildly_guarded USING (a > 0);
-ALTER TABLE mildly_guarded ENABLE ROW LEVEL SECURITY;
-CREATE ROLE corpus_reader;
-GRANT ALL ON ALL TABLES IN SCHEMA public TO corpus_reader;
-GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO corpus_reader;
-GRANT USAGE ON SCHEMA app TO corpus_reader;
-
+-- Statements that use the objects of objects.sql in every place where an expression or a relation may stand.
 -- Reads.
 SELECT 1;
 SELECT * FROM item;
@@ -114,6 +24,9 @@ SELECT public.pure(1), public.looks(3);
 SELECT * FROM rows_of() AS r WHERE r.id = 1;
 SELECT total(id) FROM item;
 SELECT total(id) OVER (ORDER BY id) FROM item;
+SELECT only_reads(), reads_atomically(1), returns_one(), returns_one(2), reads_in_plpgsql(1);
+SELECT is_even(4), is_odd(4), catches(1);
+SELECT * FROM rows_in_plpgsql() AS r WHERE r.id = 1;
 SELECT id <*> 1, id OPERATOR(public.<*>) 2 FROM item;
 SELECT i.name_twice, (i).name_twice, name_twice(i) FROM item i;
 SELECT * FROM plain_view;
@@ -268,10 +181,10 @@ COPY scratch TO STDOUT;
 SELECT query_to_xml('INSERT INTO log VALUES (''xml'') RETURNING 1', true, true, '');
 SELECT table_to_xml('writing_view', true, true, '');
 -- Replaced while its name is known.
+CREATE OR REPLACE FUNCTION only_reads() RETURNS bigint LANGUAGE sql AS $$ INSERT INTO log VALUES ('replaced'); SELECT 1::bigint $$;
+SELECT only_reads();
 CREATE OR REPLACE VIEW plain_view AS SELECT id, name FROM item WHERE writes(id) > 49;
 SELECT * FROM plain_view;
 CREATE OR REPLACE FUNCTION looks(int) RETURNS bigint VOLATILE LANGUAGE plpgsql AS $$ BEGIN RETURN writes($1); END $$;
 SELECT looks(1);
 SELECT * FROM pure_view LIMIT 1;
--- Only read, though volatile by declaration: what the list read_only_functions is for.
-SELECT only_reads();

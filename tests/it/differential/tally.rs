@@ -135,7 +135,7 @@ impl Tally {
     }
 }
 
-/// `VOLATILE`, if only by default: PostgreSQL is told the same.
+/// `VOLATILE`, if only by default, and no body that shows more: PostgreSQL is told the same.
 fn is_declared(reason: &str) -> bool {
     reason.contains("which is volatile")
 }
@@ -144,7 +144,9 @@ fn is_declared(reason: &str) -> bool {
 fn without_names(reason: &str) -> String {
     let words = reason.split(' ').map(|word| {
         let is_name = word.contains(['(', '.', '_', '"'])
-            || word.chars().any(|c| !c.is_alphabetic() && c != ',');
+            || word
+                .chars()
+                .any(|c| !c.is_alphabetic() && c != ',' && c != ':');
         if is_name { "..." } else { word }
     });
     let words: Vec<&str> = words.collect();

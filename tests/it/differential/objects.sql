@@ -1,0 +1,135 @@
+-- Objects of every kind that can write when they are read. psql runs this; errors are no failures.
+CREATE TABLE log (what text);
+CREATE TABLE item (id int PRIMARY KEY, name text, price numeric, tags text[], data jsonb);
+INSERT INTO item SELECT n, 'item ' || n, n * 1.5, ARRAY['a', 'b'], jsonb_build_object('n', n) FROM generate_series(1, 50) n;
+CREATE SEQUENCE numbers;
+CREATE UNLOGGED TABLE scratch (id int);
+CREATE TABLE parts (id int) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+CREATE UNLOGGED TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20);
+CREATE TABLE parent (id int);
+CREATE UNLOGGED TABLE child () INHERITS (parent);
+
+-- Functions of every volatility, honest or not.
+CREATE FUNCTION writes(int DEFAULT 1) RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES ('writes'); RETURN $1; END $$;
+CREATE FUNCTION writes_in_sql(int) RETURNS int LANGUAGE sql AS $$ INSERT INTO log VALUES ('sql'); SELECT $1 $$;
+CREATE FUNCTION writes_atomically(int) RETURNS int LANGUAGE sql BEGIN ATOMIC INSERT INTO log VALUES ('atomic'); SELECT $1; END;
+CREATE FUNCTION pure(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1';
+CREATE FUNCTION looks(int) RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM item WHERE id < $1';
+CREATE FUNCTION looks_in_plpgsql(int) RETURNS bigint STABLE LANGUAGE plpgsql AS $$ DECLARE n bigint; BEGIN SELECT count(*) INTO n FROM item; RETURN n; END $$;
+CREATE FUNCTION lies(int) RETURNS bigint STABLE LANGUAGE sql AS $$ SELECT nextval('numbers') $$;
+CREATE FUNCTION lies_deeper(int) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN lies($1) + writes($1); END $$;
+CREATE FUNCTION lies_dynamically(int) RETURNS int STABLE LANGUAGE plpgsql AS $$ DECLARE n int; BEGIN EXECUTE 'SELECT writes(1)' INTO n; RETURN n; END $$;
+CREATE FUNCTION lies_in_default(int, int DEFAULT writes(1)) RETURNS int STABLE LANGUAGE sql AS 'SELECT $1 + $2';
+CREATE FUNCTION borrowed(regclass) RETURNS bigint STABLE LANGUAGE internal AS 'nextval_oid';
+CREATE FUNCTION over(int) RETURNS int STABLE LANGUAGE sql AS 'SELECT $1';
+CREATE FUNCTION over(text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes(1); END $$;
+CREATE FUNCTION upper(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes($1); END $$;
+CREATE FUNCTION rows_of() RETURNS SETOF item STABLE LANGUAGE sql AS 'SELECT * FROM item';
+CREATE FUNCTION writing_rows() RETURNS SETOF int LANGUAGE plpgsql AS $$ BEGIN RETURN NEXT writes(1); END $$;
+CREATE FUNCTION name_twice(item) RETURNS text STABLE LANGUAGE sql AS 'SELECT $1.name || $1.name';
+CREATE FUNCTION touched(item) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes(1); END $$;
+CREATE FUNCTION locks() RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_lock(7)';
+CREATE SCHEMA app;
+CREATE FUNCTION app.writes_there() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes(1); END $$;
+CREATE FUNCTION app.looks(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes(1); END $$;
+CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int, INITCOND = 0);
+CREATE FUNCTION step(int, int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes($1 + $2); END $$;
+CREATE AGGREGATE writing_total(int) (SFUNC = step, STYPE = int, INITCOND = 0);
+CREATE OPERATOR <+> (FUNCTION = step, LEFTARG = int, RIGHTARG = int);
+CREATE FUNCTION plus(int, int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + $2';
+CREATE OPERATOR <*> (FUNCTION = plus, LEFTARG = int, RIGHTARG = int);
+
+-- Volatile by declaration, whatever their bodies do.
+CREATE FUNCTION only_reads() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM item';
+CREATE FUNCTION reads_atomically(int) RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT $1; SELECT CASE WHEN $1 > 0 THEN count(*) END FROM item; END;
+CREATE FUNCTION returns_one(int DEFAULT pure(1)) RETURNS int LANGUAGE sql RETURN $1 + 1;
+CREATE FUNCTION reads_in_plpgsql(int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE n int := pure($1); r item%ROWTYPE; m item.id%TYPE; names text[] := '{}'; c CURSOR FOR SELECT id FROM item WHERE id < 5;
+BEGIN
+  -- INSERT INTO log VALUES ('a comment');
+  SELECT count(*)::int, max(id) INTO STRICT n, m FROM item WHERE name <> 'DELETE FROM log';
+  FOR r IN SELECT * FROM item WHERE id < 5 ORDER BY id LOOP names[r.id] := r.name; CONTINUE WHEN r.id = 2; n := n + r.id; END LOOP;
+  FOR r IN c LOOP n := n + 1; END LOOP;
+  FOR i IN REVERSE 3..1 BY 2 LOOP n := n + i; END LOOP;
+  FOREACH m IN ARRAY ARRAY[1, 2] LOOP n := n + m; END LOOP;
+  WHILE n > 1000 LOOP n := n / 2; EXIT WHEN n < 10; END LOOP;
+  IF n > 5 THEN PERFORM looks(n); ELSIF n > 3 THEN NULL; ELSE RAISE EXCEPTION 'few: %', n USING HINT = 'more'; END IF;
+  CASE n WHEN 1, 2 THEN n := 3; ELSE n := n + 1; END CASE;
+  ASSERT n > 0, 'n';
+  RETURN n;
+END $$;
+CREATE FUNCTION is_even(int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN CASE WHEN $1 = 0 THEN true ELSE is_odd($1 - 1) END; END $$;
+CREATE FUNCTION is_odd(int) RETURNS boolean LANGUAGE sql AS $$ SELECT CASE WHEN $1 = 0 THEN false ELSE is_even($1 - 1) END $$;
+CREATE FUNCTION catches(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1 / ($1 - $1); EXCEPTION WHEN division_by_zero OR SQLSTATE '22003' THEN RETURN 0; END $$;
+CREATE FUNCTION catches_writes(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes($1); EXCEPTION WHEN OTHERS THEN RETURN 0; END $$;
+CREATE FUNCTION rows_in_plpgsql() RETURNS SETOF item LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY SELECT * FROM item; RETURN NEXT NULL; RETURN; END $$;
+CREATE FUNCTION executes(int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE n int; BEGIN EXECUTE 'INSERT INTO log VALUES (''dynamic'') RETURNING 1' INTO n; RETURN n; END $$;
+CREATE FUNCTION locks_rows(int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE n int; BEGIN SELECT id INTO n FROM item WHERE id = $1 FOR UPDATE; RETURN n; END $$;
+CREATE FUNCTION locks_rows_in_sql(int) RETURNS int LANGUAGE sql AS 'SELECT id FROM item WHERE id = $1 FOR NO KEY UPDATE';
+CREATE FUNCTION writes_in_branch(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN IF $1 > 0 THEN INSERT INTO log VALUES ('branch'); END IF; RETURN $1; END $$;
+CREATE FUNCTION writes_in_with(int) RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE n bigint; BEGIN WITH w AS (INSERT INTO log VALUES ('with') RETURNING 1) SELECT count(*) INTO n FROM w; RETURN n; END $$;
+CREATE FUNCTION writes_in_handler(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1 / ($1 - $1); EXCEPTION WHEN OTHERS THEN RETURN writes($1); END $$;
+CREATE FUNCTION writes_in_subscript(int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE a int[]; BEGIN a[writes($1)] := 1; RETURN 1; END $$;
+CREATE FUNCTION writes_in_declaration(int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE n int := writes($1); BEGIN RETURN n; END $$;
+CREATE FUNCTION writes_in_default(int, int DEFAULT writes(1)) RETURNS int LANGUAGE sql AS 'SELECT $1 + $2';
+CREATE FUNCTION writes_by_cast(int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE c checked; BEGIN c := $1; RETURN c; END $$;
+CREATE FUNCTION writes_by_column_type(int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE c of_checked.c%TYPE; BEGIN c := $1; RETURN c; END $$;
+CREATE FUNCTION writes_by_row_type(int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE r of_checked%ROWTYPE; BEGIN r.c := $1; RETURN r.c; END $$;
+CREATE FUNCTION writes_by_operator(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN $1 <+> 1; END $$;
+CREATE FUNCTION writes_by_view(int) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RETURN count(*) FROM writing_view; END $$;
+CREATE FUNCTION writes_by_attribute(int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE r item; BEGIN SELECT * INTO r FROM item WHERE id = $1; RETURN (SELECT x.touched FROM item x WHERE x.id = r.id); END $$;
+CREATE FUNCTION makes_table(int) RETURNS int LANGUAGE sql AS 'SELECT id INTO made FROM item; SELECT 1';
+CREATE FUNCTION makes_temporary(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN CREATE TEMP TABLE IF NOT EXISTS made_here (a int); RETURN 1; END $$;
+CREATE FUNCTION sets(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('app.x', 'y', false); RETURN 1; END $$;
+CREATE FUNCTION locks_advisory(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock($1); RETURN 1; END $$;
+CREATE FUNCTION asks_the_node(int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN pg_is_in_recovery(); END $$;
+CREATE FUNCTION opens_cursor(int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE c refcursor; n int; BEGIN OPEN c FOR SELECT writes(1); FETCH c INTO n; CLOSE c; RETURN n; END $$;
+
+-- Types whose casts, checks and texts write.
+CREATE FUNCTION is_fine(int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN writes($1) > 0; END $$;
+CREATE DOMAIN checked AS int CHECK (is_fine(VALUE));
+CREATE DOMAIN percent AS int CHECK (VALUE BETWEEN 0 AND 100);
+CREATE TYPE pair AS (a int, b checked);
+CREATE TYPE mood AS ENUM ('sad', 'happy');
+CREATE TYPE wrapped AS (v int);
+CREATE FUNCTION unwrap(wrapped) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes($1.v); END $$;
+CREATE CAST (wrapped AS int) WITH FUNCTION unwrap(wrapped) AS IMPLICIT;
+CREATE FUNCTION to_wrapped(text) RETURNS wrapped LANGUAGE plpgsql AS $$ BEGIN RETURN ROW(writes(1))::wrapped; END $$;
+CREATE TABLE of_wrapped (w wrapped);
+INSERT INTO of_wrapped VALUES (ROW(1));
+CREATE TABLE of_checked (c checked, p percent, m mood);
+INSERT INTO of_checked VALUES (1, 50, 'happy');
+
+-- Views, rules, policies, triggers.
+CREATE VIEW plain_view AS SELECT id, name FROM item WHERE id < 10;
+CREATE VIEW writing_view AS SELECT id, writes(id) FROM item WHERE id < 3;
+CREATE VIEW over_writing_view AS SELECT count(*) FROM writing_view v WHERE v.writes > 0;
+CREATE VIEW counting_view AS SELECT nextval('numbers');
+CREATE VIEW locking_view AS SELECT * FROM item WHERE id = 1 FOR UPDATE;
+CREATE VIEW sequence_view AS SELECT last_value FROM numbers;
+CREATE VIEW node_view AS SELECT pg_is_in_recovery();
+CREATE VIEW unlogged_view AS SELECT * FROM scratch;
+CREATE VIEW casting_view AS SELECT id::checked FROM item WHERE id = 1;
+CREATE VIEW operator_view AS SELECT id <+> 1 FROM item WHERE id = 1;
+CREATE VIEW locks_view AS SELECT locks();
+CREATE VIEW pure_view AS SELECT pure(id), looks(id), id <*> 1 FROM item;
+CREATE MATERIALIZED VIEW stored AS SELECT writes(id) FROM item WHERE id < 3;
+CREATE TABLE ruled (a int);
+CREATE RULE ruled_insert AS ON INSERT TO ruled DO ALSO INSERT INTO log VALUES ('ruled');
+CREATE TABLE triggered (a int);
+CREATE FUNCTION on_triggered() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES ('trigger'); RETURN new; END $$;
+CREATE TRIGGER t BEFORE INSERT ON triggered FOR EACH ROW EXECUTE FUNCTION on_triggered();
+CREATE TABLE guarded (a int);
+INSERT INTO guarded VALUES (1);
+CREATE POLICY p ON guarded USING (writes(a) > 0);
+ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+ALTER TABLE guarded FORCE ROW LEVEL SECURITY;
+CREATE TABLE mildly_guarded (a int);
+CREATE POLICY p ON mildly_guarded USING (a > 0);
+ALTER TABLE mildly_guarded ENABLE ROW LEVEL SECURITY;
+CREATE ROLE corpus_reader;
+GRANT ALL ON ALL TABLES IN SCHEMA public TO corpus_reader;
+GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO corpus_reader;
+GRANT USAGE ON SCHEMA app TO corpus_reader;
+
