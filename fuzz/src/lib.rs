@@ -11,7 +11,8 @@ use causeway::protocol::message::{TransactionStatus, captured_lsn};
 use causeway::protocol::owed::{Fate, Owed, Progress, Request, Synthetic};
 use causeway::protocol::scram::{ClientExchange, ServerExchange, Verifier};
 use causeway::protocol::startup::{FirstPacket, first_packet, option_settings};
-use causeway::sql::{Class, Classifier};
+use causeway::sql::catalogue::{Body, Kind, Language, Nature, Object, ObjectId, Rows};
+use causeway::sql::{Catalogue, Class, Classifier, Lists, Scope};
 
 /// Classifies the bytes as SQL. It must not panic; a remembered decision must be what a fresh look
 /// gives; and what [`surely_no_read`] finds must not be a read. Tells whether it found something.
@@ -34,6 +35,36 @@ pub fn classify(text: &[u8]) -> bool {
         assert_ne!(fresh.decision.class, Class::Read, "{shown}");
     }
     is_sure
+}
+
+/// Takes the bytes for the body of a volatile function. Reading it must not panic, and a call of it must
+/// not be a read if the body has what [`surely_no_read`] finds. Tells whether the call is a read.
+pub fn body(text: &[u8]) -> bool {
+    let Ok(source) = std::str::from_utf8(text) else {
+        return false;
+    };
+    let is_sure = surely_no_read(text);
+    let is_read = |language| {
+        let id = |kind, oid| ObjectId { kind, oid };
+        let body = Body {
+            language,
+            source: source.into(),
+            defaults: "".into(),
+        };
+        let objects = vec![
+            Object::volatile(id(Kind::Function, 1), ["public", "f"], body),
+            Object::new(id(Kind::Relation, 2), ["public", "t", ""], Nature::Plain),
+            Object::new(id(Kind::Relation, 3), ["public", "u", ""], Nature::Plain),
+        ];
+        let edges = Vec::new();
+        let scope = Scope::with(Catalogue::new(&Rows { objects, edges }, &Lists::default()));
+        let classifier = Classifier::new(1 << 16, &[]);
+        let class = classifier.classify_in(&scope, b"SELECT f()").decision.class;
+        assert!(!is_sure || class > Class::Read, "{language:?}: {source}");
+        class == Class::Read
+    };
+    let [sql, plpgsql] = [Language::Sql, Language::PlPgSql].map(is_read);
+    sql || plpgsql
 }
 
 /// A crude look of its own at plain texts (no quotes, no comments): a data-modifying WITH query, or a

@@ -118,6 +118,30 @@ fn text(random: &mut StdRng) -> Vec<u8> {
     text
 }
 
+/// Such a statement in the body of a function, whose words may be replaced too.
+fn body(random: &mut StdRng) -> Vec<u8> {
+    const AROUND: [(&str, &str); 8] = [
+        ("", " ; SELECT 1"),
+        ("BEGIN ", " ; END"),
+        ("BEGIN RETURN QUERY ", " ; END"),
+        ("BEGIN FOR a IN ", " LOOP NULL ; END LOOP ; END"),
+        ("DECLARE a int := ( ", " ) ; BEGIN RETURN a ; END"),
+        ("BEGIN IF a > ( ", " ) THEN a := 1 ; END IF ; END"),
+        (
+            "BEGIN PERFORM a FROM ( ",
+            " ) x ; EXCEPTION WHEN a THEN RETURN 1 ; END",
+        ),
+        ("BEGIN WITH y AS ( ", " ) SELECT 1 INTO a , b FROM y ; END"),
+    ];
+    let (before, behind) = AROUND.choose(random).expect("bodies");
+    let statement = text(random);
+    let mut body = [before.as_bytes(), &statement, behind.as_bytes()].concat();
+    if random.random_ratio(1, 4) {
+        body.truncate(random.random_range(0..=body.len()));
+    }
+    body
+}
+
 /// Messages of likely types and lengths, some of them wrong.
 fn messages(random: &mut StdRng) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..8).map(|_| random.random()).collect();
@@ -176,6 +200,13 @@ fn classify() {
 }
 
 #[test]
+fn function_bodies() {
+    let mut reads = 0;
+    repeat(4_000, body, |text| reads += u32::from(bodies::body(text)));
+    assert!(reads > 200, "only {reads} of the bodies are read");
+}
+
+#[test]
 fn frontend() {
     repeat(20_000, greeting, bodies::frontend);
 }
@@ -194,6 +225,7 @@ fn bytes_without_any_sense() {
     let any = proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200);
     let ran = runner.run(&any, |bytes| {
         bodies::classify(&bytes);
+        bodies::body(&bytes);
         bodies::frontend(&bytes);
         bodies::frames(&bytes);
         Ok(())
