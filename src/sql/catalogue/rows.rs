@@ -3,7 +3,7 @@
 use crate::sql::canonical::letters;
 
 /// All that there is, at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Rows {
     pub objects: Vec<Object>,
     pub edges: Vec<Edge>,
@@ -31,7 +31,7 @@ pub enum Kind {
     Everything,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Object {
     pub id: ObjectId,
     pub schema: Box<str>,
@@ -46,7 +46,7 @@ pub struct Object {
 }
 
 /// What a function runs, as the database has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Body {
     pub language: Language,
     pub source: Box<str>,
@@ -55,7 +55,7 @@ pub struct Body {
 }
 
 /// Languages whose bodies are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Language {
     /// A body of either form: a string, or parsed when the function was made.
     Sql,
@@ -87,7 +87,7 @@ impl Object {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Nature {
     /// Whatever its text and its edges say.
     Plain,
@@ -99,7 +99,7 @@ pub enum Nature {
 }
 
 /// `user` does what `used` does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Edge {
     pub user: ObjectId,
     pub used: ObjectId,
