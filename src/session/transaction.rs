@@ -72,8 +72,9 @@ impl Session {
         None
     }
 
-    /// What a cycle runs that binds one portal without parameters, executes it once and does nothing
-    /// else, if that is a command of transactions; and whether it begins with BEGIN.
+    /// What a cycle runs that binds the unnamed portal without parameters, executes it once and does
+    /// nothing else, if that is a command of transactions; and whether it begins with BEGIN. A portal
+    /// with a name stays in its transaction, and a server must know of it.
     fn lone_transaction_command(&self, plan: &Plan) -> Option<(Effect, bool)> {
         let [.., last] = plan.steps.as_slice() else {
             return None;
@@ -120,7 +121,7 @@ impl Session {
             }
             if matches!(step.what, What::BindUnnamed(_) | What::BindNamed(_)) {
                 let (portal, _, rest) = bind_parts(body)?;
-                if bound.is_some() || !has_no_parameters(rest) {
+                if bound.is_some() || !portal.is_empty() || !has_no_parameters(rest) {
                     return None;
                 }
                 bound = Some(portal);

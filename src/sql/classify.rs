@@ -3,8 +3,6 @@
 
 use std::cell::Cell;
 
-use sqlparser::keywords::ALL_KEYWORDS;
-
 use super::catalogue::Catalogue;
 use super::functions::{self, Verdict};
 use super::left_behind::with_what_calls_leave;
@@ -342,14 +340,36 @@ fn calls_user_code(text: &[u8], tokens: &[Token], index: usize) -> bool {
     if first < index {
         return !reader::is_word(text, tokens[first], "PG_CATALOG");
     }
-    let Some(name) = token_at(index).and_then(|token| reader::identifier(text, token)) else {
+    let Some(token) = token_at(index) else {
+        return false;
+    };
+    let Some(name) = reader::identifier(text, token) else {
         return true;
     };
-    let is_keyword = || {
-        let upper = name.to_ascii_uppercase();
-        ALL_KEYWORDS.binary_search(&upper.as_str()).is_ok()
+    if functions::verdict(&name).is_some() {
+        return false;
+    }
+    // Behind a value or a name stands no call.
+    let follows_value = || {
+        let before = first.checked_sub(1).and_then(token_at);
+        before.is_some_and(|token| match token.kind {
+            Kind::Word => {
+                !reader::identifier(text, token).is_some_and(|it| functions::is_keyword(&it))
+            }
+            Kind::Punctuation => matches!(source(first - 1), b")" | b"]"),
+            kind => kind != Kind::Operator,
+        })
     };
-    functions::verdict(&name).is_none() && !is_keyword()
+    // Some words may be a function's name, but for the place where they stand.
+    let is_syntax = || match name.as_str() {
+        "by" => follows("GROUP") || follows("ORDER") || follows("PARTITION"),
+        "conflict" => follows("ON"),
+        "filter" | "ilike" | "join" | "like" | "over" | "set" => follows_value(),
+        "materialized" => follows("NOT"),
+        "sets" => follows("GROUPING"),
+        name => functions::is_keyword(name),
+    };
+    token.kind == Kind::Quoted || !is_syntax()
 }
 
 /// The name of the function that is called at `index`, unless its schema makes it a user's:

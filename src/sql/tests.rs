@@ -51,6 +51,34 @@ fn set_default(name: &str) -> Effect {
 }
 
 #[test]
+fn code_of_the_user_s_is_told_from_syntax() {
+    let runs_code = |sql: &str| decide(sql).runs_code;
+    for sql in [
+        "SELECT run()",
+        "SELECT a FROM t WHERE key(a) = 1",
+        "SELECT join(1), set(2), filter(3)",
+        "SELECT 1 + over(1)",
+        "SELECT \"in\"(1)",
+        "SELECT app.lower('a')",
+        "INSERT INTO t VALUES (freeze(1))",
+        "CALL p()",
+        "DO 'BEGIN END'",
+    ] {
+        assert!(runs_code(sql), "{sql}");
+    }
+    for sql in [
+        "SELECT lower('a'), count(*) FILTER (WHERE a > 1) OVER (PARTITION BY (b)) FROM t",
+        "SELECT a FROM t JOIN (SELECT 1) u USING (a) LEFT JOIN (VALUES (1)) v ON (true) WHERE a IN (1) AND NOT (b)",
+        "WITH w AS NOT MATERIALIZED (SELECT 1), x AS (SELECT 2) SELECT CAST(a AS numeric(3)) FROM w ORDER BY (a)",
+        "SELECT a FROM t WHERE b LIKE ('a') OR EXISTS (SELECT 1) GROUP BY GROUPING SETS ((a), ())",
+        "INSERT INTO t (a) VALUES (coalesce(1, 2)) ON CONFLICT (a) DO UPDATE SET (a, b) = (1, 2) RETURNING (a)",
+        "SELECT extract(year FROM now()), trim(both from 'a'), a::varchar(3), ROW(1, 2), ARRAY(SELECT 1)",
+    ] {
+        assert!(!runs_code(sql), "{sql}");
+    }
+}
+
+#[test]
 fn reads() {
     assert_class(
         Read,

@@ -2,7 +2,7 @@
 //! that adds what nobody has judged fails here.
 
 use causeway::lab::{APP_DATABASE, Lab, SUPERUSER};
-use causeway::sql::functions::{is_builtin_operator, is_reviewed, verdict};
+use causeway::sql::functions::{is_builtin_operator, is_keyword, is_reviewed, verdict};
 
 /// What SQL can call: the others take or give what SQL has no values of.
 const CALLABLE: &str = "\
@@ -45,6 +45,17 @@ async fn every_function_and_operator_of_this_version_has_been_judged() {
         Vec::<&str>::new(),
         "review these, see src/sql/builtins/stable.sql"
     );
+
+    let keywords = "SELECT word FROM pg_get_keywords() WHERE catcode IN ('R', 'C')";
+    let keywords = client.query(keywords, &[]).await.unwrap();
+    let names = keywords.iter().map(|row| row.get::<_, &str>(0));
+    let unknown: Vec<&str> = names.filter(|name| !is_keyword(name)).collect();
+    assert_eq!(unknown, Vec::<&str>::new(), "add them to keywords.txt");
+    let names = "SELECT word FROM pg_get_keywords() WHERE catcode = 'T'";
+    for row in client.query(names, &[]).await.unwrap() {
+        let name: &str = row.get(0);
+        assert!(!is_keyword(name), "a function can be called {name}");
+    }
 
     let operators = "SELECT DISTINCT oprname::text FROM pg_operator WHERE oid < 16384";
     let operators = client.query(operators, &[]).await.unwrap();

@@ -307,9 +307,9 @@ async fn begin_needs_no_server() {
 
     let mut raw = front.raw().await;
     let run = [
-        bind("p", "", &[]),
-        describe_portal("p"),
-        execute("p", 0),
+        bind("", "", &[]),
+        describe_portal(""),
+        execute("", 0),
         sync(),
     ];
     let cycle = |sql| [vec![parse("", sql), describe_statement("")], run.to_vec()].concat();
@@ -342,6 +342,11 @@ async fn begin_needs_no_server() {
     client.batch_execute("BEGIN").await.unwrap();
     assert_eq!(ask(&client, "SELECT txid_current() > 0").await, "t");
     client.batch_execute("COMMIT").await.unwrap();
+    // A portal with a name stays until the transaction ends.
+    let portal = [bind("p", "b", &[]), execute("p", 0), sync()];
+    assert_eq!(raw.exchange(&portal).await, "2 C(BEGIN) Z(T)");
+    assert_eq!(raw.exchange(&portal).await, "E(42P03) Z(E)");
+    assert_eq!(raw.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
 }
 
 #[tokio::test]
