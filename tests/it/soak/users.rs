@@ -417,7 +417,9 @@ async fn member(world: Arc<World>, group: Arc<Group>) {
 
 async fn share(world: &World, line: &Line, group: &Group) -> Result<(), (&'static str, Error)> {
     let register = group.register;
+    // Where writes are counted none may wait for another's lock: of those that share a register, nobody writes.
     if draw(4) == 0
+        && world.writes.are_free()
         && let Some(_writing) = world.writes.begin()
     {
         let value = group.tried.fetch_add(1, Ordering::SeqCst) + 1;
