@@ -13,7 +13,7 @@ use crate::front::ask;
 /// How long they go on at the least, and ten times as long at the most.
 const LENGTH: Duration = Duration::from_secs(6);
 /// How many reads they make at the least.
-pub const CHECKS: u64 = 1000;
+const CHECKS: u64 = 1000;
 
 /// How many reads there were, and how many of them showed less than the user had been shown before.
 #[derive(Default)]
@@ -23,11 +23,11 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn checks(&self) -> u64 {
+    fn checks(&self) -> u64 {
         self.checks.load(Ordering::SeqCst)
     }
 
-    pub fn violations(&self) -> u64 {
+    fn violations(&self) -> u64 {
         self.violations.load(Ordering::SeqCst)
     }
 
@@ -35,6 +35,19 @@ impl Tally {
         let length = begun.elapsed();
         length >= LENGTH && (self.checks() >= CHECKS || length >= LENGTH * 10)
     }
+}
+
+/// Without keys somebody must have been shown less, or else this would prove nothing; under keys nobody.
+pub fn assert_that_keys_count(without: &Tally, under_keys: &Tally) {
+    println!(
+        "without a key: {} checks, {} violations",
+        without.checks(),
+        without.violations()
+    );
+    assert!(without.violations() > 0, "the check sees nothing");
+    assert_eq!(under_keys.violations(), 0);
+    let checks = under_keys.checks();
+    assert!(checks >= CHECKS, "only {checks} checks");
 }
 
 /// One user's row: the values that were tried, and the greatest that anybody has been shown.
