@@ -429,13 +429,8 @@ impl ClientStatements {
 #[cfg(test)]
 mod tests {
     use super::super::statements::Prepared;
+    use super::super::statements::tests::intern;
     use super::*;
-
-    fn intern(prepared: &Prepared, text: &str) -> Arc<Statement> {
-        let classifier = Classifier::new(1 << 16, &[]);
-        let definition = [text.as_bytes(), b"\0\0\0"].concat();
-        prepared.intern(&classifier, &Scope::new(), text.as_bytes(), &definition)
-    }
 
     fn parse(client: &mut ClientStatements, name: &str, text: &str) -> bool {
         let statement = intern(&Prepared::new(), text);

@@ -239,10 +239,10 @@ impl Known {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn intern(prepared: &Prepared, text: &str) -> Arc<Statement> {
+    pub fn intern(prepared: &Prepared, text: &str) -> Arc<Statement> {
         let classifier = Classifier::new(1 << 16, &[]);
         let definition = [text.as_bytes(), b"\0\0\0"].concat();
         prepared.intern(&classifier, &Scope::new(), text.as_bytes(), &definition)
