@@ -10,6 +10,7 @@
 
 mod below;
 mod bodies;
+mod by_name;
 mod late;
 mod leaves;
 mod proof;
@@ -19,6 +20,7 @@ mod rows;
 mod spread;
 #[cfg(test)]
 mod tests;
+mod users;
 mod words;
 
 use hashbrown::HashMap;
@@ -26,6 +28,7 @@ use hashbrown::HashMap;
 use super::lists::Lists;
 use super::{PinReason, Relation};
 use below::Below;
+use by_name::ByName;
 use late::Late;
 use leaves::Leaves;
 use proof::Proofs;
@@ -33,9 +36,10 @@ pub use rows::{Body, Edge, Kind, Language, Nature, Object, ObjectId, Rows};
 use spread::Spread;
 
 /// What using a thing means for where a statement may run, weakest first.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finding {
     /// A replica may answer.
+    #[default]
     Reads,
     /// Writes nothing, but only the primary's answer is right, for this reason.
     Primary(Box<str>),
@@ -46,11 +50,11 @@ pub enum Finding {
 /// The catalogue of one database at one moment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Catalogue {
-    functions: Names,
-    operators: Names,
-    types: Names,
+    functions: ByName<Finding>,
+    operators: ByName<Finding>,
+    types: ByName<Finding>,
     has_unsafe_types: bool,
-    relations: Names,
+    relations: ByName<Finding>,
     /// Functions that `value.name` may call: of one argument, and no plain reads.
     attributes: HashMap<Box<str>, Finding>,
     /// The profiled tables that views and functions read.
@@ -87,11 +91,11 @@ impl Catalogue {
     /// What names mean, with one finding for each object.
     fn of(rows: &Rows, findings: &[Finding]) -> Catalogue {
         let mut catalogue = Catalogue {
-            functions: Names::default(),
-            operators: Names::default(),
-            types: Names::default(),
+            functions: ByName::default(),
+            operators: ByName::default(),
+            types: ByName::default(),
             has_unsafe_types: false,
-            relations: Names::default(),
+            relations: ByName::default(),
             attributes: HashMap::new(),
             below: Below::default(),
             leaves: Leaves::default(),
@@ -119,7 +123,7 @@ impl Catalogue {
                 }
                 Kind::Builtin | Kind::TypeInUse => continue,
             };
-            names.add(&object.schema, &object.name, finding);
+            names.note(&object.schema, &object.name, |known| worsen(known, finding));
         }
         catalogue
     }
@@ -208,7 +212,7 @@ impl Catalogue {
             &self.types,
             &self.relations,
         ]
-        .map(|names| names.by_path.len())
+        .map(ByName::len)
         .iter()
         .sum()
     }
@@ -222,32 +226,4 @@ fn worsen(known: &mut Finding, found: &Finding) {
     if *known < *found {
         *known = found.clone();
     }
-}
-
-/// Findings by `name`, and by `schema.name`.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Names {
-    by_name: HashMap<Box<str>, Finding>,
-    by_path: HashMap<Box<str>, Finding>,
-}
-
-impl Names {
-    fn add(&mut self, schema: &str, name: &str, finding: &Finding) {
-        let by_path = self.by_path.entry(path(schema, name).into());
-        worsen(by_path.or_insert(Finding::Reads), finding);
-        let by_name = self.by_name.entry(name.into());
-        worsen(by_name.or_insert(Finding::Reads), finding);
-    }
-
-    fn get(&self, schema: Option<&str>, name: &str) -> Option<&Finding> {
-        match schema {
-            None => self.by_name.get(name),
-            Some(schema) => self.by_path.get(path(schema, name).as_str()),
-        }
-    }
-}
-
-/// A name may hold dots, but no zero.
-fn path(schema: &str, name: &str) -> String {
-    format!("{schema}\0{name}")
 }

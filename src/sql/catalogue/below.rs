@@ -1,17 +1,16 @@
 //! Which of the tables that profiles name a view or a function reads, however far below.
 
-use hashbrown::HashMap;
-
-use super::spread::{Texts, users_of};
-use super::{Kind, Object, Rows, path};
+use super::by_name::ByName;
+use super::users::{Texts, Users};
+use super::{Kind, Object, Rows};
 use crate::sql::Relation;
 use crate::sql::lists::Lists;
 
-/// Tables by what reads them, by `name` and by `schema.name`.
+/// Tables by what reads them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Below {
-    relations: HashMap<Box<str>, Vec<Relation>>,
-    functions: HashMap<Box<str>, Vec<Relation>>,
+    relations: ByName<Vec<Relation>>,
+    functions: ByName<Vec<Relation>>,
 }
 
 impl Below {
@@ -29,15 +28,15 @@ impl Below {
             return below;
         }
         // Whatever the operator says of what may run where: this is about what is read.
-        let users = users_of(rows, &vec![false; rows.objects.len()], Texts::All);
+        let users = Users::new(rows, &vec![false; rows.objects.len()], Texts::All);
         for table in profiled {
             let Some(relation) = rows.objects.get(table).map(relation_of) else {
                 continue;
             };
-            let mut seen = vec![false; rows.objects.len()];
+            let mut seen = vec![false; users.len()];
             let mut queue = vec![table];
             while let Some(used) = queue.pop() {
-                for &user in users.get(used).map(Vec::as_slice).unwrap_or_default() {
+                for &user in users.of(used) {
                     if seen.get(user) == Some(&false) && user != table {
                         seen[user] = true;
                         queue.push(user);
@@ -61,37 +60,20 @@ impl Below {
             | Kind::TypeByName
             | Kind::Everything => return,
         };
-        let names = [object.name.to_string(), path(&object.schema, &object.name)];
-        for name in names {
-            let tables = things.entry(name.into()).or_default();
+        things.note(&object.schema, &object.name, |tables| {
             if !tables.contains(table) {
                 tables.push(table.clone());
             }
-        }
+        });
     }
 
     pub fn relation(&self, schema: Option<&str>, name: &str) -> &[Relation] {
-        get(&self.relations, schema, name)
+        self.relations.list(schema, name)
     }
 
     pub fn function(&self, schema: Option<&str>, name: &str) -> &[Relation] {
-        get(&self.functions, schema, name)
+        self.functions.list(schema, name)
     }
-}
-
-fn get<'a>(
-    things: &'a HashMap<Box<str>, Vec<Relation>>,
-    schema: Option<&str>,
-    name: &str,
-) -> &'a [Relation] {
-    if things.is_empty() {
-        return &[];
-    }
-    let tables = match schema {
-        None => things.get(name),
-        Some(schema) => things.get(path(schema, name).as_str()),
-    };
-    tables.map(Vec::as_slice).unwrap_or_default()
 }
 
 fn relation_of(object: &Object) -> Relation {

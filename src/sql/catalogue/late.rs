@@ -3,7 +3,7 @@
 
 use hashbrown::HashSet;
 
-use super::spread::{Texts, users_of};
+use super::users::{Texts, Users};
 use super::{Kind, Object, Rows};
 
 /// What rests on functions that look names up, without schemas.
@@ -22,15 +22,15 @@ impl Late {
         let mut seen: Vec<bool> = rows.objects.iter().map(looks_up).collect();
         let places = 0..rows.objects.len();
         let mut queue: Vec<usize> = places.filter(|at| seen.get(*at) == Some(&true)).collect();
-        let users = match queue.is_empty() {
-            true => Vec::new(),
-            false => users_of(rows, &vec![false; rows.objects.len()], Texts::OfReads),
-        };
-        while let Some(used) = queue.pop() {
-            for &user in users.get(used).map(Vec::as_slice).unwrap_or_default() {
-                if let Some(known @ false) = seen.get_mut(user) {
-                    *known = true;
-                    queue.push(user);
+        if !queue.is_empty() {
+            let users = Users::new(rows, &vec![false; rows.objects.len()], Texts::OfReads);
+            seen.resize(users.len(), false);
+            while let Some(used) = queue.pop() {
+                for &user in users.of(used) {
+                    if let Some(known @ false) = seen.get_mut(user) {
+                        *known = true;
+                        queue.push(user);
+                    }
                 }
             }
         }

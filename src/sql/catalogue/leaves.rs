@@ -3,20 +3,20 @@
 
 use std::collections::VecDeque;
 
-use hashbrown::HashMap;
-
 use super::bodies::{add, left_by};
-use super::spread::{Texts, is_trusted, users_of};
+use super::by_name::ByName;
+use super::spread::is_trusted;
+use super::users::{Texts, Users};
 use super::words::words;
-use super::{Kind, Object, Rows, path};
+use super::{Kind, Object, Rows};
 use crate::sql::PinReason;
 use crate::sql::lists::Lists;
 
-/// Reasons to keep the server, by what leaves them: by `name` and by `schema.name`.
+/// Reasons to keep the server, by what leaves them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Leaves {
-    functions: HashMap<Box<str>, Vec<PinReason>>,
-    relations: HashMap<Box<str>, Vec<PinReason>>,
+    functions: ByName<Vec<PinReason>>,
+    relations: ByName<Vec<PinReason>>,
 }
 
 impl Leaves {
@@ -40,10 +40,11 @@ impl Leaves {
         if queue.is_empty() {
             return leaves;
         }
-        let users = users_of(rows, &trusted, Texts::All);
+        let users = Users::new(rows, &trusted, Texts::All);
+        left.resize(users.len(), Vec::new());
         while let Some(used) = queue.pop_front() {
             let reasons = left.get(used).cloned().unwrap_or_default();
-            for &user in users.get(used).map(Vec::as_slice).unwrap_or_default() {
+            for &user in users.of(used) {
                 let Some(known) = left.get_mut(user) else {
                     continue;
                 };
@@ -75,13 +76,11 @@ impl Leaves {
         if reasons.is_empty() {
             return;
         }
-        let names = [object.name.to_string(), path(&object.schema, &object.name)];
-        for name in names {
-            let known = things.entry(name.into()).or_default();
+        things.note(&object.schema, &object.name, |known| {
             for reason in reasons {
                 add(known, *reason);
             }
-        }
+        });
     }
 
     pub fn is_empty(&self) -> bool {
@@ -90,11 +89,11 @@ impl Leaves {
 
     /// Of all overloads; without a schema, of all schemas.
     pub fn function(&self, schema: Option<&str>, name: &str) -> &[PinReason] {
-        get(&self.functions, schema, name)
+        self.functions.list(schema, name)
     }
 
     pub fn relation(&self, schema: Option<&str>, name: &str) -> &[PinReason] {
-        get(&self.relations, schema, name)
+        self.relations.list(schema, name)
     }
 
     /// Of the functions that a body calls.
@@ -109,16 +108,4 @@ impl Leaves {
         }
         found
     }
-}
-
-fn get<'a>(
-    things: &'a HashMap<Box<str>, Vec<PinReason>>,
-    schema: Option<&str>,
-    name: &str,
-) -> &'a [PinReason] {
-    let reasons = match schema {
-        None => things.get(name),
-        Some(schema) => things.get(path(schema, name).as_str()),
-    };
-    reasons.map(Vec::as_slice).unwrap_or_default()
 }

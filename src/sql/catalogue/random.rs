@@ -178,11 +178,12 @@ impl World {
                 let other = &self.0[used];
                 if thing.kind == Kind::Function {
                     // Nothing but its text tells what a body does.
+                    let name = self.name_in_body(place, used);
                     text += &match other.kind {
-                        Kind::Function => format!("; SELECT {}(1)", other.name),
-                        Kind::Operator => format!("; SELECT 1 {} 2", other.name),
-                        Kind::Relation => format!("; SELECT * FROM {}", other.name),
-                        _ => format!("; SELECT 1::{}", other.name),
+                        Kind::Function => format!("; SELECT {name}(1)"),
+                        Kind::Operator => format!("; SELECT 1 {name} 2"),
+                        Kind::Relation => format!("; SELECT * FROM {name}"),
+                        _ => format!("; SELECT 1::{name}"),
                     };
                 } else {
                     let used = self.id(used, other.kind);
@@ -195,10 +196,25 @@ impl World {
         rows
     }
 
+    /// The schema that a body says with a name, if it says one.
+    fn schema_in_body(&self, place: usize, used: usize) -> Option<&'static str> {
+        let used_thing = &self.0[used];
+        let may_have_one = matches!(used_thing.kind, Kind::Function | Kind::Relation);
+        (may_have_one && (place + used).is_multiple_of(2)).then_some(used_thing.schema)
+    }
+
+    fn name_in_body(&self, place: usize, used: usize) -> String {
+        let name = &self.0[used].name;
+        match self.schema_in_body(place, used) {
+            Some(schema) => format!("{schema}.{name}"),
+            None => name.clone(),
+        }
+    }
+
     fn body(&self, place: usize, language: Language, own: &str) -> String {
         let mut body = own.to_owned();
         for (number, used) in self.used_by(place).into_iter().enumerate() {
-            let name = &self.0[used].name;
+            let name = self.name_in_body(place, used);
             let expression = match self.0[used].kind {
                 Kind::Function => format!("{name}(1)"),
                 Kind::Operator => format!("(1 {name} 2)"),
@@ -247,7 +263,10 @@ impl World {
             let other = &self.0[used];
             let of_used = match thing.kind {
                 // A body has names, not things.
-                Kind::Function => worst(classes, &self.named(other.kind, None, &other.name)),
+                Kind::Function => {
+                    let schema = self.schema_in_body(place, used);
+                    worst(classes, &self.named(other.kind, schema, &other.name))
+                }
                 _ => classes[used],
             };
             // As in a statement, see `Writer::bare_types`.

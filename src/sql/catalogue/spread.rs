@@ -1,11 +1,10 @@
 //! From what objects are by themselves to what using them does: verdicts spread from an object to
 //! all that uses it, the strongest first.
 
-use hashbrown::{HashMap, HashSet};
-
 use super::proof::Proof;
+use super::users::{Texts, Users};
 use super::words::words;
-use super::{Edge, Finding, Kind, Nature, Object, ObjectId, Rows};
+use super::{Finding, Kind, Nature, Object, Rows};
 use crate::sql::functions::{self, Verdict};
 use crate::sql::lists::Lists;
 
@@ -15,8 +14,7 @@ pub(super) struct Spread<'a> {
     trusted: Vec<bool>,
     /// What each object is by itself, if its body holds.
     own: Vec<Finding>,
-    /// For each object the places of those that use it.
-    users: Vec<Vec<usize>>,
+    users: Users,
 }
 
 impl<'a> Spread<'a> {
@@ -32,7 +30,7 @@ impl<'a> Spread<'a> {
                     false => by_itself(object, lists),
                 })
                 .collect(),
-            users: users_of(rows, &trusted, Texts::OfReads),
+            users: Users::new(rows, &trusted, Texts::OfReads),
             trusted,
         }
     }
@@ -52,32 +50,33 @@ impl<'a> Spread<'a> {
     }
 }
 
-fn spread(objects: &[Object], users: &[Vec<usize>], mut findings: Vec<Finding>) -> Vec<Finding> {
+fn spread(objects: &[Object], users: &Users, mut findings: Vec<Finding>) -> Vec<Finding> {
+    // Names do by themselves nothing.
+    findings.resize(users.len(), Finding::Reads);
     for strength in [writes, primary] {
-        let mut queue: Vec<usize> = (0..objects.len())
-            .filter(|place| {
-                findings
-                    .get(*place)
-                    .is_some_and(|it| strength(it).is_some())
-            })
+        let mut queue: Vec<usize> = (0..findings.len())
+            .filter(|node| findings.get(*node).is_some_and(|it| strength(it).is_some()))
             .collect();
         while let Some(used) = queue.pop() {
             let Some(found) = findings.get(used).cloned() else {
                 continue;
             };
-            for &user in users.get(used).map(Vec::as_slice).unwrap_or_default() {
-                let (Some(known), Some(object)) = (findings.get_mut(user), objects.get(user))
-                else {
+            for &user in users.of(used) {
+                let Some(known) = findings.get_mut(user) else {
                     continue;
                 };
                 if *known >= weakest_like(&found) {
                     continue;
                 }
-                *known = inherited(object, &found);
+                *known = match objects.get(user) {
+                    Some(object) => inherited(object, &found),
+                    None => found.clone(),
+                };
                 queue.push(user);
             }
         }
     }
+    findings.truncate(objects.len());
     findings
 }
 
@@ -210,111 +209,4 @@ fn by_text(object: &Object) -> Finding {
         follows_for = name == "for";
     }
     worst
-}
-
-/// Which functions' texts are looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Texts {
-    /// What is volatile and has no body to be read writes already.
-    OfReads,
-    All,
-}
-
-/// For each object the places of those that use it: by the edges, and by the names in their texts.
-pub(super) fn users_of(rows: &Rows, trusted: &[bool], texts: Texts) -> Vec<Vec<usize>> {
-    let place_of: HashMap<_, usize> = rows
-        .objects
-        .iter()
-        .enumerate()
-        .map(|(place, object)| (object.id, place))
-        .collect();
-    let mut users = vec![Vec::new(); rows.objects.len()];
-    let mut add = |used: usize, user: usize| {
-        if used != user
-            && trusted.get(user) == Some(&false)
-            && let Some(users) = users.get_mut(used)
-        {
-            users.push(user);
-        }
-    };
-    for Edge { user, used } in &rows.edges {
-        let used = match used.kind {
-            Kind::Function => place_of.get(used).or_else(|| {
-                let kind = Kind::Builtin;
-                place_of.get(&ObjectId { kind, ..*used })
-            }),
-            _ => place_of.get(used),
-        };
-        if let (Some(used), Some(user)) = (used, place_of.get(user)) {
-            add(*used, *user);
-        }
-    }
-    let named = Named::new(&rows.objects);
-    for (user, object) in rows.objects.iter().enumerate() {
-        // A view's edges are known.
-        let may_read = object.nature == Nature::Plain || object.body.is_some();
-        let counts = texts == Texts::All || may_read;
-        if object.id.kind == Kind::Function && counts {
-            named.in_text(&object.text, |used| add(used, user));
-        }
-    }
-    users
-}
-
-/// Places of what a body can name.
-struct Named<'a> {
-    functions: HashMap<&'a str, Vec<usize>>,
-    relations: HashMap<&'a str, Vec<usize>>,
-    types: HashMap<&'a str, Vec<usize>>,
-    operators: HashMap<&'a str, Vec<usize>>,
-}
-
-impl<'a> Named<'a> {
-    fn new(objects: &'a [Object]) -> Named<'a> {
-        let of = |kind: Kind| {
-            let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
-            for (place, object) in objects.iter().enumerate() {
-                if object.id.kind == kind {
-                    places.entry(&object.name).or_default().push(place);
-                }
-            }
-            places
-        };
-        Named {
-            functions: of(Kind::Function),
-            relations: of(Kind::Relation),
-            types: of(Kind::TypeByName),
-            operators: of(Kind::Operator),
-        }
-    }
-
-    fn in_text(&self, text: &str, mut found: impl FnMut(usize)) {
-        let mut seen = HashSet::new();
-        for word in words(text) {
-            let lower = word.text.to_ascii_lowercase();
-            for name in [lower.as_str(), word.text] {
-                let things = [
-                    self.functions
-                        .get_key_value(name)
-                        .filter(|_| word.is_called),
-                    self.relations.get_key_value(name),
-                    self.types.get_key_value(name),
-                ];
-                for (kind, (name, places)) in things
-                    .into_iter()
-                    .enumerate()
-                    .filter_map(|(kind, it)| Some((kind, it?)))
-                {
-                    if seen.insert((kind, *name)) {
-                        places.iter().for_each(|place| found(*place));
-                    }
-                }
-            }
-        }
-        for (sign, places) in &self.operators {
-            if text.contains(sign) {
-                places.iter().for_each(|place| found(*place));
-            }
-        }
-    }
 }

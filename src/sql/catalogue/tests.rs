@@ -559,3 +559,43 @@ fn a_read_may_mean_a_temporary_relation_by_its_words_or_by_code_that_looks_names
         assert_eq!(found, expected, "{text}");
     }
 }
+
+#[test]
+fn what_a_body_names_with_its_schema_is_judged_by_that() {
+    let mut maker = Maker::default();
+    maker.function("f", "");
+    maker.volatile("app.f");
+    maker.relation("t", Nature::Plain, "");
+    maker.relation("app.t", Nature::Sequence, "");
+    for (name, body) in [
+        ("plainly", "SELECT public.f()"),
+        ("of_other", "SELECT app.f()"),
+        ("without", "SELECT f()"),
+        ("aliased", "SELECT x.f() FROM (SELECT 1) AS x"),
+        ("quoted", "SELECT \"app\".f()"),
+        ("spaced", "SELECT app . f()"),
+        ("put_together", "EXECUTE 'SELECT ' || 'app.f()'"),
+        ("formatted", "EXECUTE format('SELECT %I.f()', s)"),
+        ("reads", "SELECT * FROM public.t"),
+        ("reads_other", "SELECT * FROM app.t"),
+        ("reads_any", "SELECT * FROM t"),
+    ] {
+        maker.function(name, body);
+    }
+    maker.classes(
+        Lists::default(),
+        &[
+            ("SELECT plainly()", Read),
+            ("SELECT of_other()", Write),
+            ("SELECT without()", Write),
+            ("SELECT aliased()", Write),
+            ("SELECT quoted()", Write),
+            ("SELECT spaced()", Write),
+            ("SELECT put_together()", Write),
+            ("SELECT formatted()", Write),
+            ("SELECT reads()", Read),
+            ("SELECT reads_other()", PrimaryRead),
+            ("SELECT reads_any()", PrimaryRead),
+        ],
+    );
+}

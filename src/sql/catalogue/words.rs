@@ -1,11 +1,13 @@
 //! The words of a source text in whatever language, strings and comments included: dynamic SQL
 //! stands in strings, and a name too many costs no more than a read of the primary.
 
-/// A word, and whether it is called.
+/// A word, whether it is called, and the word before it and a dot.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Word<'a> {
     pub text: &'a str,
     pub is_called: bool,
+    /// Only where it surely is a whole name: without quotes or white space, and not put together from parts.
+    pub qualifier: Option<&'a str>,
 }
 
 /// Words, and whole what stands between double quotes, the words in it besides.
@@ -18,6 +20,7 @@ pub(super) fn words(text: &str) -> impl Iterator<Item = Word<'_>> {
         Some(Word {
             text: rest.get(..end)?,
             is_called: is_call(rest.get(end + 1..)?),
+            qualifier: None,
         })
     });
     plain.chain(quoted)
@@ -27,6 +30,7 @@ const MAX_NAME_BYTES: usize = 260;
 
 fn plain_words(text: &str) -> impl Iterator<Item = Word<'_>> {
     let mut rest = text;
+    let mut last: Option<&str> = None;
     std::iter::from_fn(move || {
         let start = rest.find(begins_word)?;
         let from = rest.get(start..)?;
@@ -34,12 +38,24 @@ fn plain_words(text: &str) -> impl Iterator<Item = Word<'_>> {
             .find(|letter: char| !(begins_word(letter) || letter.is_ascii_digit() || letter == '$'))
             .unwrap_or(from.len());
         let (word, behind) = from.split_at_checked(end)?;
+        let before = rest.get(..start)?;
         rest = behind;
+        let qualifier = last.filter(|_| before == ".");
+        last = ends_outside_of_name(before).then_some(word);
         Some(Word {
             text: word,
             is_called: is_call(behind),
+            qualifier,
         })
     })
+}
+
+/// Whether a name may begin behind this. Behind a quote there may have been more of it before the quote,
+/// behind `%` or a digit stands a letter that something is put in place of.
+fn ends_outside_of_name(before: &str) -> bool {
+    let is_inside =
+        |letter: char| matches!(letter, '\'' | '"' | '%' | '$') || letter.is_ascii_digit();
+    !before.ends_with(is_inside)
 }
 
 fn begins_word(letter: char) -> bool {
@@ -81,5 +97,27 @@ mod tests {
             ][..12]
                 .to_vec()
         );
+    }
+
+    #[test]
+    fn the_word_before_a_dot_counts_where_it_is_a_whole_name() {
+        for (text, expected) in [
+            ("PERFORM app.f(1)", Some("app")),
+            ("db.app.f()", Some("app")),
+            ("1+app.f()", Some("app")),
+            ("f()", None),
+            ("app . f()", None),
+            ("app, f()", None),
+            ("\"app\".f()", None),
+            ("app.\"f\"()", None),
+            ("'my' || 'app.f()'", None),
+            ("$$app.f()$$", None),
+            ("'%I.f()'", None),
+            ("'%1$s.f()'", None),
+            ("'%2I.f()'", None),
+        ] {
+            let found = words(text).find(|word| word.text == "f").unwrap();
+            assert_eq!(found.qualifier, expected, "{text}");
+        }
     }
 }

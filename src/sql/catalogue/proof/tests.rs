@@ -217,8 +217,7 @@ fn functions_stand_and_fall_together() {
             ("SELECT public.both()", Read),
             ("SELECT app.both()", Write),
             ("SELECT overloaded()", Write),
-            // A body is judged by the names in it, whatever their schema.
-            ("SELECT calls_both()", Write),
+            ("SELECT calls_both()", Read),
             ("SELECT calls_any()", Write),
             ("SELECT given()", Read),
             ("SELECT given_much()", Write),
