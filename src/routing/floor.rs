@@ -14,6 +14,10 @@ use super::topology::{NodeIndex, Topology};
 /// must have shown in a probe (when a write is known by its time only), and the replica that
 /// answered last, whose position only a later probe can tell.
 ///
+/// The replica itself may go on answering: it never shows less than before. What it has shown is not
+/// quite its position (see [`Observation::shown`](super::Observation::shown)), so its own reads and those
+/// of others are bound apart until it has got further.
+///
 /// Every position of the primary that was sampled after a moment covers all that anybody had seen
 /// on a replica up to that moment: a replica has only what the primary has sent. So whenever the
 /// replica can no longer be asked, the moment takes its place.
@@ -46,7 +50,7 @@ pub enum Pending {
     Replica(NodeIndex, Instant),
 }
 
-/// Reads on one replica whose position is not known yet.
+/// Reads on one replica that are more than its known position tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Visit {
     replica: NodeIndex,
@@ -54,6 +58,8 @@ struct Visit {
     first: Instant,
     /// When the last of them ended.
     last: Instant,
+    /// A position that covers all of them, once a probe has told one.
+    shown: Option<Lsn>,
 }
 
 /// A floor reduced to what a gate compares with.
@@ -138,9 +144,17 @@ impl Floor {
             self.raise_to_primary_after(moment);
         }
         if let Some(theirs) = other.last_replica {
+            let mine = self.last_replica;
             self.saw_replica(theirs.replica, theirs.last);
             if let Some(visit) = &mut self.last_replica {
                 visit.first = visit.first.min(theirs.first);
+                visit.shown = match mine {
+                    Some(mine) if mine.replica == theirs.replica => mine
+                        .shown
+                        .zip(theirs.shown)
+                        .map(|(one, other)| one.max(other)),
+                    Some(_) | None => theirs.shown,
+                };
             }
         }
     }
@@ -149,10 +163,10 @@ impl Floor {
     pub fn saw_replica(&mut self, replica: NodeIndex, moment: Instant) {
         let mut first = moment;
         if let Some(visit) = self.last_replica {
-            if visit.replica == replica {
-                first = visit.first;
-            } else {
-                self.raise_to_primary_after(visit.last);
+            match visit.shown {
+                _ if visit.replica == replica => first = visit.first,
+                Some(lsn) => self.lsn = self.lsn.max(lsn),
+                None => self.raise_to_primary_after(visit.last),
             }
         }
         let last = self.last_replica.map_or(moment, |visit| visit.last);
@@ -160,12 +174,14 @@ impl Floor {
             replica,
             first,
             last: moment.max(last),
+            shown: None,
         });
     }
 
     /// The replica that answered last, while a read elsewhere would have to wait for its position.
     pub fn last_replica(&self) -> Option<NodeIndex> {
-        self.last_replica.map(|visit| visit.replica)
+        let visit = self.last_replica.filter(|visit| visit.shown.is_none())?;
+        Some(visit.replica)
     }
 
     /// What has to be found out before [`lsn`](Floor::lsn) is the whole floor. Call
@@ -174,8 +190,10 @@ impl Floor {
         match (self.primary_after, self.clock_after, self.last_replica) {
             (Some(moment), _, _) => Pending::Primary(moment),
             (None, Some(_), _) => Pending::Clock,
-            (None, None, Some(visit)) => Pending::Replica(visit.replica, visit.last),
-            (None, None, None) => Pending::Nothing,
+            (None, None, Some(visit)) if visit.shown.is_none() => {
+                Pending::Replica(visit.replica, visit.last)
+            }
+            (None, None, _) => Pending::Nothing,
         }
     }
 
@@ -198,7 +216,7 @@ impl Floor {
         Some(Position {
             system: topology.system?,
             timeline: self.timeline.or(topology.timeline)?,
-            lsn: self.lsn,
+            lsn: self.lsn(),
         })
     }
 
@@ -209,7 +227,8 @@ impl Floor {
 
     /// The known position; the whole floor only where nothing is pending.
     pub fn lsn(&self) -> Lsn {
-        self.lsn
+        let shown = self.last_replica.and_then(|visit| visit.shown);
+        shown.map_or(self.lsn, |lsn| lsn.max(self.lsn))
     }
 
     /// Folds in what the topology has learned since, and carries a position of another timeline
@@ -275,14 +294,28 @@ impl Floor {
             return;
         };
         let node = topology.nodes.get(usize::from(visit.replica.0));
-        match node.and_then(|node| node.observation()) {
-            Some(seen) if seen.connected <= visit.first => {
-                if seen.started > visit.last {
-                    self.last_replica = None;
-                    self.lsn = self.lsn.max(seen.lsn);
-                }
-            }
-            Some(_) | None => self.raise_to_primary_after(visit.last),
+        let seen = node.and_then(|node| node.observation());
+        let Some(seen) = seen.filter(|seen| seen.connected <= visit.first) else {
+            self.raise_to_primary_after(visit.last);
+            return;
+        };
+        if seen.started <= visit.last {
+            return;
+        }
+        let Some(shown) = seen.shown() else {
+            self.raise_to_primary_after(visit.last);
+            return;
+        };
+        let shown = visit.shown.map_or(shown, |known| known.min(shown));
+        if seen.lsn >= shown {
+            self.last_replica = None;
+            self.lsn = self.lsn.max(shown);
+        } else {
+            self.lsn = self.lsn.max(seen.lsn);
+            self.last_replica = Some(Visit {
+                shown: Some(shown),
+                ..visit
+            });
         }
     }
 
@@ -290,8 +323,11 @@ impl Floor {
     pub fn bound_for(&self, node: NodeIndex) -> Bound {
         match (self.primary_after, self.clock_after, self.last_replica) {
             (Some(_), _, _) | (_, Some(_), _) => Bound::OnlyPrimary,
-            (None, None, Some(visit)) if visit.replica != node => Bound::OnlyPrimary,
-            _ => Bound::Reached(self.lsn),
+            (None, None, Some(visit)) if visit.replica != node && visit.shown.is_none() => {
+                Bound::OnlyPrimary
+            }
+            (None, None, Some(visit)) if visit.replica == node => Bound::Reached(self.lsn),
+            (None, None, _) => Bound::Reached(self.lsn()),
         }
     }
 }

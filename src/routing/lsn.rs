@@ -56,6 +56,11 @@ impl Lsn {
         }
     }
 
+    /// What has been reached as soon as anything behind this position has: no record ends in between.
+    pub fn just_behind(self) -> Lsn {
+        Lsn(self.0.saturating_add(1))
+    }
+
     /// Bytes of WAL from `earlier` to here; zero when `earlier` is not earlier.
     pub fn bytes_since(self, earlier: Lsn) -> u64 {
         self.0.saturating_sub(earlier.0)

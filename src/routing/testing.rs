@@ -13,7 +13,7 @@ pub fn at(ms: u64) -> Instant {
 }
 
 /// An answer of a replica or a primary on timeline 1: asked at `started` ms over a connection open
-/// since 0 ms.
+/// since 0 ms. The replica has replayed all that it has received.
 pub fn seen(role: Role, lsn: u64, started: u64) -> Observation {
     Observation {
         started: at(started),
@@ -21,7 +21,7 @@ pub fn seen(role: Role, lsn: u64, started: u64) -> Observation {
         connected: at(0),
         role,
         lsn: Lsn(lsn),
-        received: None,
+        received: (role == Role::Replica).then_some(Lsn(lsn)),
         timeline: Some(Timeline(1)),
         branched_at: None,
         clock: None,

@@ -106,6 +106,21 @@ impl Observation {
     pub fn vouches_for(&self, opened: Instant) -> bool {
         opened <= self.started
     }
+
+    /// A position that covers whatever a read there can have seen that ended before this was asked; none
+    /// where that cannot be told.
+    ///
+    /// A replica shows a commit before it counts its record as replayed: at most one record is ahead of
+    /// `lsn` in that way, and only where more than `lsn` has been received. Whoever has replayed anything
+    /// behind `lsn` has replayed that record. What has not come by streaming has no such mark.
+    pub fn shown(&self) -> Option<Lsn> {
+        match (self.role, self.received) {
+            (Role::Primary, _) => Some(self.lsn),
+            (Role::Replica, Some(received)) if received == self.lsn => Some(self.lsn),
+            (Role::Replica, Some(received)) if received > self.lsn => Some(self.lsn.just_behind()),
+            (Role::Replica, _) => None,
+        }
+    }
 }
 
 /// What is known of one node.

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use causeway::app::{Causeway, Running};
-use causeway::lab::{APP_USER, Lab, PASSWORD};
+use causeway::lab::{APP_DATABASE, APP_USER, Lab, PASSWORD, SUPERUSER};
 use causeway::protocol::frame::{backend, parameter_status};
+use causeway::routing::Lsn;
 use tokio_postgres::{Client, NoTls};
 
 use crate::front::{Front, ask, code, read_on_replica, until, until_known};
@@ -511,5 +512,44 @@ async fn the_time_of_a_write_made_elsewhere_is_enough() {
             .await
             .unwrap_err();
         assert_eq!(code(&error), "22023", "{wrong}");
+    }
+}
+
+/// PostgreSQL shows a commit on a replica before it counts the record as replayed: behind a commit that
+/// drops many tables that takes long enough to be caught.
+#[tokio::test]
+async fn what_is_still_being_replayed_is_in_the_token_if_it_was_seen() {
+    const TABLES: u32 = 2000;
+    let front = Front::small().await;
+    let client = front.client().await;
+    let tables = format!(
+        "CREATE TABLE t (a int);
+         DO $$ BEGIN FOR i IN 1..{TABLES} LOOP EXECUTE 'CREATE TABLE dropped_' || i || ' ()'; END LOOP; END $$"
+    );
+    client.batch_execute(&tables).await.unwrap();
+    until_known(&client, "t").await;
+    front.lab.wait_caught_up("eu-west").await.unwrap();
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let reader = front.client().await;
+        readers.spawn(async move {
+            until(&reader, COUNT, "1").await;
+            ask(&reader, "SHOW causeway.token").await
+        });
+    }
+    let writer = front.primary().connect(SUPERUSER, APP_DATABASE).await;
+    let writer = writer.unwrap();
+    let dropping = format!(
+        "BEGIN; INSERT INTO t VALUES (1);
+         DO $$ BEGIN FOR i IN 1..{TABLES} LOOP EXECUTE 'DROP TABLE dropped_' || i; END LOOP; END $$"
+    );
+    writer.batch_execute(&dropping).await.unwrap();
+    let before_commit = front.primary().insert_lsn().await.unwrap();
+    writer.batch_execute("COMMIT").await.unwrap();
+    while let Some(token) = readers.join_next().await {
+        let token = token.unwrap();
+        let lsn = position(&token)[3].replace('-', "/");
+        let lsn: Lsn = lsn.parse().unwrap();
+        assert!(lsn > before_commit, "{token} is not behind {before_commit}");
     }
 }

@@ -84,6 +84,57 @@ fn a_replica_seen_binds_the_others_to_what_it_had() {
     assert_eq!(floor.last_replica(), None);
 }
 
+/// It shows a commit before it counts its record: whoever reads elsewhere must have got further, and the
+/// replica itself may go on as it is, however far it is behind.
+#[test]
+fn what_a_replica_shows_ahead_of_its_position_binds_the_others_only() {
+    let behind = |lsn: u64, received: Option<u64>, started| {
+        NodeState::Up(Observation {
+            received: received.map(Lsn),
+            ..seen(Role::Replica, lsn, started)
+        })
+    };
+    let samples = [(10, 100)];
+    let mut floor = Floor::default();
+    floor.saw_replica(A, at(20));
+    for started in [21, 30] {
+        let topology = cluster(&samples, behind(80, Some(96), started), replica(80, 20));
+        floor.settle(&topology, at(started + 1));
+        let [_, on_a, on_b] = bounds(&floor);
+        assert_eq!(
+            (on_a, on_b),
+            (Bound::Reached(Lsn(80)), Bound::Reached(Lsn(81)))
+        );
+        assert_eq!((floor.lsn(), floor.pending()), (Lsn(81), Pending::Nothing));
+        assert_eq!(floor.last_replica(), None);
+    }
+    let mut other = Floor::default();
+    other.settle(&cluster(&samples, down(), down()), at(31));
+    other.merge(&floor);
+    assert_eq!(bounds(&other), bounds(&floor));
+
+    // It has got further, though not to its end.
+    let mut later = floor;
+    later.settle(&cluster(&samples, behind(88, Some(96), 40), down()), at(41));
+    assert_eq!(bounds(&later), [Bound::Reached(Lsn(81)); 3]);
+    // There was nothing more to show.
+    let mut later = floor;
+    later.settle(&cluster(&samples, behind(80, Some(80), 40), down()), at(41));
+    assert_eq!(bounds(&later), [Bound::Reached(Lsn(80)); 3]);
+    // A read elsewhere takes its place.
+    let mut later = floor;
+    later.saw_replica(B, at(40));
+    assert_eq!(bounds(&later)[1], Bound::OnlyPrimary);
+    assert_eq!(bounds(&later)[2], Bound::Reached(Lsn(81)));
+    // Not streamed, or not from where it has got to: the primary has whatever there is.
+    for received in [None, Some(72)] {
+        let mut floor = Floor::default();
+        floor.saw_replica(A, at(20));
+        floor.settle(&cluster(&samples, behind(80, received, 30), down()), at(31));
+        assert_eq!(floor.pending(), Pending::Primary(at(20)), "{received:?}");
+    }
+}
+
 #[test]
 fn a_replica_that_cannot_be_asked_any_more_is_covered_by_the_primary() {
     let samples = [(10, 100), (22, 120)];
@@ -383,12 +434,16 @@ enum Event {
         captured: bool,
     },
     ReadOnPrimary,
+    /// Somebody else writes.
+    OthersWrite,
     /// The session reads on a replica, if the floor lets it.
     Read(NodeIndex),
     ReadEventually(NodeIndex),
-    /// The replica replays so much of what it lacks.
+    /// The replica shows the next record's commit, which it does not count as replayed yet.
+    Show(NodeIndex),
+    /// The replica replays so many records of what it lacks; often all.
     Replay(NodeIndex, u64),
-    /// The replica restarts, this much lower.
+    /// The replica restarts, so many records lower.
     Restart(NodeIndex, u64),
     Probe(NodeIndex),
     Pass(u64),
@@ -399,20 +454,29 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         any::<bool>().prop_map(|captured| Event::Write { captured }),
         Just(Event::ReadOnPrimary),
+        Just(Event::OthersWrite),
+        Just(Event::OthersWrite),
         node().prop_map(Event::Read),
         node().prop_map(Event::Read),
         node().prop_map(Event::ReadEventually),
-        (node(), 0u64..10).prop_map(|(node, bytes)| Event::Replay(node, bytes)),
-        (node(), 0u64..10).prop_map(|(node, bytes)| Event::Restart(node, bytes)),
+        node().prop_map(Event::Show),
+        (node(), prop_oneof![1u64..10, Just(u64::from(u32::MAX))])
+            .prop_map(|(node, records)| Event::Replay(node, records)),
+        (node(), 0u64..10).prop_map(|(node, records)| Event::Restart(node, records)),
         prop_oneof![Just(P), Just(A), Just(B)].prop_map(Event::Probe),
         (1u64..5).prop_map(Event::Pass),
     ]
 }
 
+/// Bytes of a record.
+const RECORD: u64 = 8;
+
 /// One primary and two replicas as they really are, and what is known of them.
 struct World {
     now: u64,
     positions: [u64; 3],
+    /// The next record's commit is shown already.
+    shows_next: [bool; 3],
     connected: [u64; 3],
     known: [NodeState; 3],
     samples: Vec<(u64, u64)>,
@@ -429,12 +493,18 @@ impl World {
         };
         self.known[place] = NodeState::Up(Observation {
             connected: at(self.connected[place]),
+            received: (node != P).then_some(Lsn(self.positions[0])),
             ..seen(role, self.positions[place], self.now)
         });
         if node == P {
             self.samples.push((self.now, self.positions[0]));
         }
         self.now += 1;
+    }
+
+    /// Where a read there gets to.
+    fn shown(&self, place: usize) -> u64 {
+        self.positions[place] + RECORD * u64::from(self.shows_next[place])
     }
 
     fn topology(&self) -> Topology {
@@ -455,10 +525,11 @@ proptest! {
     fn no_session_reads_less_than_it_wrote_or_saw(events in prop::collection::vec(event(), 1..200)) {
         let mut world = World {
             now: 1,
-            positions: [10, 10, 10],
+            positions: [80, 80, 80],
+            shows_next: [false; 3],
             connected: [0, 0, 0],
-            known: [primary(10, 0), replica(10, 0), replica(10, 0)],
-            samples: vec![(0, 10)],
+            known: [primary(80, 0), replica(80, 0), replica(80, 0)],
+            samples: vec![(0, 80)],
         };
         let mut floor = Floor::default();
         let mut oracle = 0;
@@ -466,7 +537,7 @@ proptest! {
             world.now += 1;
             match event {
                 Event::Write { captured } => {
-                    world.positions[0] += 3;
+                    world.positions[0] += 3 * RECORD;
                     oracle = oracle.max(world.positions[0]);
                     if captured {
                         floor.raise(Lsn(world.positions[0]), T1);
@@ -478,6 +549,7 @@ proptest! {
                     oracle = oracle.max(world.positions[0]);
                     floor.raise_to_primary_after(at(world.now));
                 }
+                Event::OthersWrite => world.positions[0] += RECORD,
                 Event::Read(replica) => {
                     let place = usize::from(replica.0);
                     let topology = world.topology();
@@ -488,23 +560,30 @@ proptest! {
                         continue;
                     }
                     if let Bound::Reached(lsn) = floor.bound_for(replica) && known.lsn >= lsn {
-                        let seen = world.positions[place];
+                        let seen = world.shown(place);
                         prop_assert!(seen >= oracle, "read {seen} after {oracle} on {replica:?}");
                         oracle = seen;
                         floor.saw_replica(replica, at(world.now));
                     }
                 }
                 Event::ReadEventually(replica) => {
-                    oracle = oracle.max(world.positions[usize::from(replica.0)]);
+                    oracle = oracle.max(world.shown(usize::from(replica.0)));
                     floor.saw_replica(replica, at(world.now));
                 }
-                Event::Replay(replica, bytes) => {
+                Event::Show(replica) => {
                     let place = usize::from(replica.0);
-                    world.positions[place] = (world.positions[place] + bytes).min(world.positions[0]);
+                    world.shows_next[place] = world.positions[place] < world.positions[0];
                 }
-                Event::Restart(replica, bytes) => {
+                Event::Replay(replica, records) => {
                     let place = usize::from(replica.0);
-                    world.positions[place] = world.positions[place].saturating_sub(bytes);
+                    let there = world.positions[place] + records * RECORD;
+                    world.positions[place] = there.min(world.positions[0]);
+                    world.shows_next[place] = false;
+                }
+                Event::Restart(replica, records) => {
+                    let place = usize::from(replica.0);
+                    world.positions[place] = world.positions[place].saturating_sub(records * RECORD);
+                    world.shows_next[place] = false;
                     world.connected[place] = world.now;
                 }
                 Event::Probe(node) => world.probe(node),
