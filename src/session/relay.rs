@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::time::sleep;
 
 use super::order::may_go_now;
-use super::survey::{LOOKAHEAD, Plan, Surveyed};
+use super::survey::{LOOKAHEAD, Plan, Surveyed, run_needs};
 use super::upstream::{Footprint, Upstream};
 use super::{LocalTransaction, Session};
 use crate::protocol::error::{Fault, SqlState};
@@ -216,34 +216,11 @@ impl Session {
             Inflow::Ended => false,
             Inflow::Frames if self.plan.is_some() => self.client.input.len() < LOOKAHEAD,
             Inflow::Frames => {
-                // A statement's text must be whole, whatever its length; its limit was checked.
-                self.client.input.len() < LOOKAHEAD.max(self.run_needs())
+                // A statement's text must be whole, up to the length that is allowed.
+                let limit = self.services.options.max_query_size;
+                self.client.input.len() < run_needs(self.client.input.bytes(), limit)
             }
         }
-    }
-
-    /// How long the first run is, up to the end of the message that the survey waits for; zero when
-    /// it waits for none.
-    fn run_needs(&self) -> usize {
-        let mut at = 0;
-        let bytes = self.client.input.bytes();
-        while let Ok(Some(header)) = Header::read(&bytes[at..]) {
-            if bytes.len() - at < header.size {
-                return at + header.size;
-            }
-            at += header.size;
-            if !matches!(
-                header.tag,
-                frontend::PARSE
-                    | frontend::BIND
-                    | frontend::DESCRIBE
-                    | frontend::EXECUTE
-                    | frontend::CLOSE
-            ) {
-                break;
-            }
-        }
-        0
     }
 
     /// Nothing is under way, and nothing is held that only this client has.

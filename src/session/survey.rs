@@ -505,7 +505,7 @@ fn run_end(bytes: &[u8], max_query_size: usize) -> Result<Option<RunEnd>, Fault>
         let Some(header) = header else {
             return Ok(None);
         };
-        let holds_text = matches!(header.tag, frontend::QUERY | frontend::PARSE);
+        let holds_text = holds_text(header.tag);
         if holds_text && header.size > max_query_size + HEADER {
             let message = format!(
                 "a statement of {} bytes is longer than max_query_size, {max_query_size} bytes",
@@ -551,6 +551,37 @@ fn run_end(bytes: &[u8], max_query_size: usize) -> Result<Option<RunEnd>, Fault>
     }
 }
 
+/// So many bytes must be there of the run at the start of `bytes` for [`run_end`] to tell where it ends, or
+/// [`LOOKAHEAD`] if that is more: only a text is read further, to its end.
+pub(super) fn run_needs(bytes: &[u8], max_query_size: usize) -> usize {
+    let mut at = 0;
+    while at < LOOKAHEAD {
+        match Header::read(&bytes[at..]) {
+            Ok(None) => return LOOKAHEAD.max(at + HEADER),
+            Ok(Some(header)) if bytes.len() - at < header.size => {
+                let wanted = holds_text(header.tag) && header.size <= max_query_size + HEADER;
+                let wanted = wanted && !(header.tag == frontend::QUERY && at > 0);
+                return LOOKAHEAD.max(if wanted { at + header.size } else { 0 });
+            }
+            Ok(Some(header)) if goes_on(header.tag) => at += header.size,
+            Ok(Some(_)) | Err(_) => break,
+        }
+    }
+    LOOKAHEAD
+}
+
+fn holds_text(tag: u8) -> bool {
+    matches!(tag, frontend::QUERY | frontend::PARSE)
+}
+
+/// A message that does not end its run.
+fn goes_on(tag: u8) -> bool {
+    matches!(
+        tag,
+        frontend::PARSE | frontend::BIND | frontend::DESCRIBE | frontend::EXECUTE | frontend::CLOSE
+    )
+}
+
 /// The names at the head of a Bind that is streamed must lie within so many bytes.
 const MAX_NAMES: usize = 1024;
 
@@ -559,4 +590,38 @@ fn malformed(message: &str) -> Fault {
         SqlState::PROTOCOL_VIOLATION,
         format!("malformed {message} message"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::message::{put_describe_statement, put_parse, put_query, put_sync};
+
+    const MAX_QUERY_SIZE: usize = 1024 * 1024;
+
+    /// Wherever a read has ended: more is read if, and beyond the lookahead only if, that tells more.
+    #[test]
+    fn a_run_needs_more_than_is_there_if_its_end_is_not_known() {
+        let long = |size: usize| [b'x'; 2 * LOOKAHEAD][..size].to_vec();
+        for size in LOOKAHEAD - 40..LOOKAHEAD + 10 {
+            let mut run = Vec::new();
+            put_parse(&mut run, b"", &long(size));
+            put_parse(&mut run, b"", &long(30));
+            put_describe_statement(&mut run, b"");
+            let mut query = run.clone();
+            put_sync(&mut run);
+            put_query(&mut query, "SELECT 1");
+            for bytes in [run, query] {
+                for there in LOOKAHEAD - 60..bytes.len() {
+                    let bytes = &bytes[..there];
+                    let end = run_end(bytes, MAX_QUERY_SIZE).expect("no fault");
+                    let is_read_on = run_needs(bytes, MAX_QUERY_SIZE) > there;
+                    assert!(
+                        is_read_on == end.is_none() || there < LOOKAHEAD && is_read_on,
+                        "{there} bytes, of which a text of {size}: read on is {is_read_on}"
+                    );
+                }
+            }
+        }
+    }
 }

@@ -686,7 +686,20 @@ async fn pipelines() {
         .chain(cycles(3))
         .chain([query("COMMIT"), query("SELECT 1")])
         .collect();
+    // However the reads fall that have to tell where a long run ends: here a header lies astride one.
+    let astride: Vec<Turn> = (1..6)
+        .map(|left| {
+            let frame = parse("", "SELECT 1 --").len();
+            let text = format!("SELECT 1 --{}", "x".repeat(64 * 1024 - frame - left));
+            turn(&[parse("", &text), bind("", "", &[]), execute("", 0), sync()])
+        })
+        .collect();
     let stories = vec![
+        (
+            "a header astride 64 KiB",
+            "1 2 D(1) C(SELECT 1) Z(I)",
+            astride,
+        ),
         (
             "fifty cycles in one write",
             "D(46)",
