@@ -95,19 +95,20 @@ fn database(startup: &Startup) -> &str {
     given("database").or(given("user")).unwrap_or_default()
 }
 
-/// The settings of a start-up message, ours apart.
+/// The settings of a start-up message, ours apart. Those in `options` come first, wherever that stands: what is
+/// named by itself overrides them.
 fn startup_settings(startup: &Startup) -> Result<(Settings, Settings), Fault> {
-    let mut pairs = Vec::new();
-    for (name, value) in &startup.parameters {
-        match name.as_str() {
-            "user" | "database" | "replication" => {}
-            "options" => pairs.extend(option_settings(value).map_err(|word| {
-                let message = format!("invalid command-line argument for server process: {word}");
-                Fault::fatal(SqlState::SYNTAX_ERROR, message)
-            })?),
-            _ => pairs.push((name.clone(), value.clone())),
-        }
-    }
+    let parameters = &startup.parameters;
+    let mut pairs = match parameters.iter().rfind(|(name, _)| name == "options") {
+        None => Vec::new(),
+        Some((_, options)) => option_settings(options).map_err(|word| {
+            let message = format!("invalid command-line argument for server process: {word}");
+            Fault::fatal(SqlState::SYNTAX_ERROR, message)
+        })?,
+    };
+    let no_settings = ["user", "database", "replication", "options"];
+    let named = |(name, _): &&(String, String)| !no_settings.contains(&name.as_str());
+    pairs.extend(parameters.iter().filter(named).cloned());
     let (mut settings, mut wishes) = (Settings::default(), Settings::default());
     for (name, value) in pairs {
         let name = name.to_ascii_lowercase();

@@ -88,6 +88,16 @@ async fn clients_are_told_the_primary_s_parameters() {
         ]
         .concat(),
         [&LOG_IN[..], &[("client_encoding", "LATIN1")]].concat(),
+        // Of `options` the last counts, and what is named by itself comes behind it.
+        [
+            &LOG_IN[..],
+            &[
+                ("client_encoding", "UTF8"),
+                ("options", "-c DateStyle=German"),
+                ("options", "-c client_encoding=LATIN1 -c TimeZone=UTC"),
+            ],
+        ]
+        .concat(),
         // Told with a notice.
         [&LOG_IN[..], &[("application_name", &too_long)]].concat(),
     ] {
