@@ -165,6 +165,66 @@ class TokioPostgres(Suite):
                 for test, word in re.findall(r"^test (\S+) \.\.\. (ok|FAILED|ignored)", lines, re.M)}
 
 
+class Go(Suite):
+    """Packages of the distribution, which come with their tests; without modules, since those have no registry here."""
+
+    debian = None
+    packages = ()
+    place = pathlib.Path("/usr/share/gocode")
+
+    def prepare(self):
+        if not (shutil.which("go") and (self.place / "src" / self.packages[0]).is_dir()):
+            raise RuntimeError(f"golang-go and {self.debian} are wanted")
+
+    def run(self, endpoint, results):
+        told = results / "output.txt"
+        # One package after the other: they make and drop the same tables.
+        run_logged(["go", "test", "-json", "-count=1", "-p=1", f"-timeout={SUITE_TIMEOUT_SECONDS // 4}s", *self.packages],
+                   WORK, go_environment(endpoint.environment) | self.environment(endpoint), results)
+        outcomes, said = {}, {}
+        for line in told.read_text().splitlines():
+            # The compiler speaks plainly.
+            event = json.loads(line) if line.startswith("{") else {}
+            package = event.get("Package", "").removeprefix("github.com/")
+            test = one_line(f"{package}: {event.get('Test', '(all)')}")
+            if event.get("Action") == "output":
+                said[test] = said.get(test, "") + event["Output"]
+            elif event.get("Action") == "fail":
+                outcomes[test] = ("failed", one_line(said.get(test, "")))
+            elif "Test" in event and event["Action"] in ("pass", "skip"):
+                outcomes[test] = ({"pass": "passed", "skip": "skipped"}[event["Action"]], "")
+        # A package fails with each of its tests. That is told once, unless it has ended before them.
+        return {test: outcome for test, outcome in outcomes.items()
+                if not test.endswith(": (all)") or ended_early(said[test])}
+
+
+class Pgx(Go):
+    """The driver, its pool, its face for database/sql, and pgconn, over which they work."""
+
+    name = "pgx"
+    debian = "golang-github-jackc-pgx-v4-dev"
+    packages = [f"github.com/jackc/{package}"
+                for package in ("pgx/v4", "pgx/v4/pgxpool", "pgx/v4/stdlib", "pgconn", "pgconn/stmtcache")]
+    layout = {"postgres": ["CREATE EXTENSION hstore", "CREATE DOMAIN uint64 AS numeric(20, 0)"]}
+
+    def environment(self, endpoint):
+        url = endpoint.url("postgres")
+        # The one for a pooler has settings of its own, which PostgreSQL has to bear as well.
+        return {f"PGX_TEST_{name}": url
+                for name in ("DATABASE", "CONN_STRING", "TCP_CONN_STRING", "PGBOUNCER_CONN_STRING")}
+
+
+class LibPq(Go):
+    """The other driver for Go: database/sql alone, and notifications."""
+
+    name = "lib-pq"
+    debian = "golang-github-lib-pq-dev"
+    packages = ["github.com/lib/pq", "github.com/lib/pq/hstore"]
+
+    def environment(self, endpoint):
+        return endpoint.libpq("postgres") | {"PGSSLMODE": "disable"}
+
+
 class NodePostgres(Suite):
     """The tests of its packages, from the last versions that were published with them, over the packages of today."""
 
@@ -275,7 +335,7 @@ def own_cases(drivers=()):
     return [OwnCases(driver, OWN[driver]) for driver in drivers or OWN]
 
 
-SUITES = [*own_cases(), NodePostgres(), Asyncpg(), Psycopg2(), TokioPostgres(),
+SUITES = [*own_cases(), NodePostgres(), Asyncpg(), Psycopg2(), TokioPostgres(), Pgx(), LibPq(),
           Sqlalchemy("psycopg", "test/engine"),
           # Six kinds of ranges are 1,228 tests each, and were all seen with psycopg.
           Sqlalchemy("asyncpg", "-k", "not RangeRoundTripTest or Int4RangeRoundTripTest"), Django()]
@@ -326,6 +386,17 @@ def unpack_npm(package, version):
         (directory.with_suffix(".new") / "package").rename(directory)
         directory.with_suffix(".new").rmdir()
     return directory
+
+
+def go_environment(environment):
+    """Packages from the distribution's place only. No password: pgx tests what it takes from the environment."""
+    return {name: value for name, value in environment.items() if name != "PGPASSWORD"} | {
+        "GO111MODULE": "off", "GOPATH": str(Go.place), "GOCACHE": str(WORK / "go-cache")}
+
+
+def ended_early(said):
+    """Whether a package of Go could not be built, or was ended by one of its tests."""
+    return any(word in said for word in ("[build failed]", "[setup failed]", "panic: ", "signal: "))
 
 
 def pinned(package):

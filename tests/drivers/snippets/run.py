@@ -23,7 +23,8 @@ import urllib.request
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 from cluster import ROOT, USER, Cluster, free_port  # noqa: E402
-from suites import PASSWORD, PYTHON, WORK, Django, fetch_sdist, prepare_node, prepare_python  # noqa: E402
+from suites import (PASSWORD, PYTHON, WORK, Django, Go, Pgx, fetch_sdist, go_environment, prepare_node,  # noqa: E402
+                    prepare_python)
 
 DOCUMENT = ROOT / "docs" / "consistency.md"
 SECTION = "### In a web application"
@@ -31,7 +32,6 @@ SECTION = "### In a web application"
 PLACE = WORK / "node" / "snippets"
 # Debian's place for the driver, which is no part of Java.
 JDBC = pathlib.Path("/usr/share/java/postgresql.jar")
-PGX = "github.com/jackc/pgx/v5@v5.7.5"
 START_SECONDS = 60
 LIMIT_SECONDS = 300
 # What is asked for, and how many of the one row that was written are seen.
@@ -116,10 +116,9 @@ def java(code, writer, reader, key):
 def go(code, *arguments):
     if not shutil.which("go"):
         raise Skipped("there is no go")
-    program = assemble("main.go", code)
-    for command in (["go", "mod", "init", "snippet"], ["go", "get", PGX], ["go", "mod", "tidy"]):
-        run(command, cwd=program.parent)
-    return said_by(["go", "run", "."] + list(arguments), cwd=program.parent)
+    if not (Go.place / "src" / Pgx.packages[0]).is_dir():
+        raise Skipped(f"{Pgx.debian} is wanted")
+    return said_by(["go", "run", assemble("main.go", code), *arguments], env=go_environment(os.environ))
 
 
 def fastapi(code, *arguments):
