@@ -324,8 +324,8 @@ class OwnCases(Suite):
         return outcomes
 
 
-OWN = {"psycopg": "psycopg3.py", "asyncpg": "asyncpg_driver.py", "node-postgres": "node_postgres.mjs",
-       "postgres.js": "postgres_js.mjs"}
+OWN = {"psycopg": "psycopg3.py", "psycopg-features": "psycopg3_features.py", "asyncpg": "asyncpg_driver.py",
+       "node-postgres": "node_postgres.mjs", "postgres.js": "postgres_js.mjs"}
 
 
 def own_cases(drivers=()):
