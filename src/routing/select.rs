@@ -1,5 +1,6 @@
 //! The selection: which of the nodes that may answer should.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::gate::{PrimaryReason, Verdict};
@@ -62,12 +63,19 @@ pub fn select(
     preference: &Preference<'_>,
     load: impl Fn(NodeIndex) -> usize,
 ) -> Choice {
+    let distance = |index: NodeIndex| distance(topology.node(index), preference.region);
+    let nearest = |nodes: NodeSet| nodes.iter().map(distance).min();
+    let primary = topology.primary.map(distance);
     let (fresh, behind, lsn) = match verdict {
+        // Whatever comes to be known of the floor, it would have gone there.
+        Verdict::Primary(PrimaryReason::FloorUnknown)
+            if is_nearer(primary, nearest(usable(topology))) =>
+        {
+            return Choice::Primary(PrimaryReason::Nearest);
+        }
         Verdict::Primary(reason) => return Choice::Primary(reason),
         Verdict::Replicas { fresh, behind, lsn } => (fresh, behind, lsn),
     };
-    let distance = |index: NodeIndex| distance(topology.node(index), preference.region);
-    let nearest = |nodes: NodeSet| nodes.iter().map(distance).min();
     // One of those that are as near as the nearest of `nodes`.
     let pick = |nodes: NodeSet, nearest: Distance| {
         let near = |index: &NodeIndex| distance(*index).as_near_as(nearest);
@@ -78,7 +86,6 @@ pub fn select(
             &load,
         )
     };
-    let primary = topology.primary.map(distance);
     let (fresh_best, behind_best) = (nearest(fresh), nearest(behind));
     let Some(best) = [fresh_best, behind_best, primary]
         .into_iter()
@@ -119,6 +126,22 @@ pub fn select(
             }
         }
         _ => go,
+    }
+}
+
+/// The replicas that a read may go to at all.
+fn usable(topology: &Topology) -> NodeSet {
+    let usable = |node: &&Arc<Node>| node.weight > 0 && node.observation().is_some();
+    let replicas = topology.replicas().filter(usable);
+    replicas.map(|node| node.index).collect()
+}
+
+/// The primary wins over every replica, however fresh.
+fn is_nearer(primary: Option<Distance>, replica: Option<Distance>) -> bool {
+    match (primary, replica) {
+        (Some(primary), Some(replica)) => primary < replica && !replica.as_near_as(primary),
+        (Some(_), None) => true,
+        (None, _) => false,
     }
 }
 

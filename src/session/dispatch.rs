@@ -86,7 +86,7 @@ impl Session {
 
     /// Notes that the run may leave the session with something that a later read must see; true
     /// if the position behind it is to be captured in the same write.
-    fn leaves_footprint(&self, plan: &Plan, upstream: &mut Upstream) -> bool {
+    fn leaves_footprint(&mut self, plan: &Plan, upstream: &mut Upstream) -> bool {
         if upstream.role == Role::Replica {
             return false;
         }
@@ -107,7 +107,7 @@ impl Session {
         let deep = plan.class == Class::Write || in_transaction || displaced || self.ties_others();
         upstream.footprint = match (upstream.footprint, deep) {
             (Footprint::Deep | Footprint::Capturing, _) | (_, true) => Footprint::Deep,
-            (Footprint::Unknown, false) => Footprint::Unknown,
+            (kept @ (Footprint::Unknown | Footprint::Unasked), false) => kept,
             (Footprint::None | Footprint::Seen, false) => Footprint::Seen,
         };
         let will_be_idle = plan.begins.is_none()
@@ -116,11 +116,20 @@ impl Session {
                 true => upstream.sending == upstream.receiving && plan.ends_transaction,
             };
         let copies = plan.copies_in || upstream.portals.iter().any(|(_, open)| open.copies_in);
-        upstream.footprint == Footprint::Deep
-            && plan.is_whole_cycle()
-            && will_be_idle
-            && !copies
-            && self.wants_positions()
+        plan.is_whole_cycle() && will_be_idle && !copies && self.captures(upstream)
+    }
+
+    /// What the session has done on this server is over: true if its position is to be captured.
+    pub(super) fn captures(&mut self, upstream: &mut Upstream) -> bool {
+        if upstream.footprint != Footprint::Deep || !self.wants_positions() {
+            return false;
+        }
+        if !self.habit.reads_back() && !self.ties_others() {
+            upstream.footprint = Footprint::Unasked;
+            return false;
+        }
+        self.habit.captures();
+        true
     }
 
     /// Sends ahead of a cycle the settings in which the server differs, and a BEGIN that is owed.

@@ -15,6 +15,7 @@ mod dispatch;
 mod effects;
 mod explained;
 mod given;
+mod habit;
 mod in_sql;
 mod keys;
 mod metrics;
@@ -62,6 +63,7 @@ use crate::sql::{Begin, Classifier};
 use audit::Audit;
 use cancels::{Cancels, Registration};
 use client_statements::ClientStatements;
+use habit::Habit;
 use keys::Keys;
 use pins::Pins;
 use preferences::Preferences;
@@ -196,6 +198,7 @@ pub struct Session {
     /// The server that the session is pinned to, while another one answers a read.
     parked: Option<Box<Upstream>>,
     floor: Floor,
+    habit: Habit,
     settings: Tracked,
     /// The `causeway.*` settings, with transactions like the others.
     wishes: Tracked,
@@ -279,6 +282,7 @@ impl Session {
             temporaries: None,
             parked: None,
             floor,
+            habit: Habit::default(),
             preferences: services.options.preferences.with(&wishes),
             profiles,
             settings: Tracked::new(settings),

@@ -152,7 +152,10 @@ impl Session {
         let writes = |upstream: &Upstream| {
             upstream.owes_client()
                 && !upstream.is_in_transaction()
-                && upstream.footprint == Footprint::Capturing
+                && matches!(
+                    upstream.footprint,
+                    Footprint::Capturing | Footprint::Unasked
+                )
         };
         said_goodbye && self.upstream.as_deref().is_some_and(writes)
     }

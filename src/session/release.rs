@@ -279,7 +279,7 @@ impl Session {
             )));
         }
         let fault = match (upstream.role, upstream.footprint) {
-            (Role::Primary, Footprint::Deep | Footprint::Capturing) => {
+            (Role::Primary, Footprint::Deep | Footprint::Capturing | Footprint::Unasked) => {
                 Fault::error(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, message)
                     .with_detail("What was under way there may or may not have been committed.")
             }

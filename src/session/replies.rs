@@ -516,7 +516,7 @@ impl Session {
             && !upstream.is_in_transaction()
             && upstream.sending == upstream.receiving
             && !matches!(self.inflow, Inflow::Through(_));
-        if done && upstream.footprint == Footprint::Deep && self.wants_positions() {
+        if done && self.captures(&mut upstream) {
             upstream.send_capture();
             self.upstream = Some(upstream);
         } else if done && self.pins.can_be_asked_for() && upstream.may_hold_less() {

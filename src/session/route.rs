@@ -203,7 +203,11 @@ impl Session {
             return self.primary(Reason::KeyStoreAway).await;
         }
         loop {
-            match self.consider(level, plan, max_wait, on_lag) {
+            let choice = self.consider(level, plan, max_wait, on_lag);
+            if rests_on_the_floor(level, choice) {
+                self.habit.reads();
+            }
+            match choice {
                 Choice::Replica(node) => {
                     return Ok(Route {
                         node,
@@ -336,6 +340,18 @@ impl Session {
             None => Err(no_primary(&self.services.feed.topology())),
         }
     }
+}
+
+/// With another floor the read might have gone elsewhere.
+fn rests_on_the_floor(level: Level, choice: Choice) -> bool {
+    let has_replicas = match choice {
+        Choice::Replica(_) | Choice::Wait { .. } => true,
+        Choice::Primary(PrimaryReason::Lag | PrimaryReason::FloorUnknown) => true,
+        Choice::Primary(
+            PrimaryReason::Nearest | PrimaryReason::NoReplica | PrimaryReason::Strong,
+        ) => false,
+    };
+    matches!(level, Level::Session | Level::Causal) && has_replicas
 }
 
 /// The nearest node that is up, whatever it is; one whose servers are all at work only if there is

@@ -230,6 +230,7 @@ impl Session {
     /// Makes the floor a position, so that it can be told. Waits for the next probe of whatever has
     /// not told its position yet.
     async fn settle_token(&mut self) -> Result<(), Fault> {
+        self.habit.reads();
         if let Some(mut upstream) = self.upstream.take() {
             self.note_reads(&mut upstream);
             self.upstream = Some(upstream);

@@ -123,6 +123,8 @@ pub enum Footprint {
     Deep,
     /// A capture is on its way that covers everything.
     Capturing,
+    /// It has written, and whether it will read that is so doubtful that no capture is made.
+    Unasked,
     /// A capture has been in vain; a second one is not tried.
     Unknown,
 }

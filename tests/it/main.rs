@@ -15,6 +15,7 @@ mod differential;
 mod explained;
 mod front;
 mod fuzz;
+mod habit;
 mod holes;
 mod keys;
 mod lab;

@@ -217,6 +217,43 @@ fn what_only_the_primary_can_answer_is_its_whatever_the_policy() {
     }
 }
 
+/// What it waits to know would not change where it goes.
+#[test]
+fn an_unknown_floor_is_no_reason_where_the_primary_is_nearest_anyway() {
+    use PrimaryReason::{FloorUnknown, Nearest, Strong};
+    let choose = |primary_us: u64, replica_us: Option<u64>, region, reason| {
+        let far = replica_us.map(|us| placed(1, replica(9, 0), "eu", us));
+        let gone = placed(2, down(), "us", 10);
+        let idle = Node {
+            weight: 0,
+            ..placed(3, replica(9, 0), "us", 10)
+        };
+        let nodes = [placed(0, primary(9, 0), "us", primary_us)];
+        let topology = topology(nodes.into_iter().chain(far).chain([gone, idle]), &[]);
+        select(
+            Verdict::Primary(reason),
+            &topology,
+            &preference(region),
+            |_| 0,
+        )
+    };
+    let table = [
+        (1_000, Some(80_000), None, FloorUnknown, Nearest),
+        (1_000, Some(2_001), None, FloorUnknown, Nearest),
+        (1_000, Some(2_000), None, FloorUnknown, FloorUnknown),
+        (80_000, Some(1_000), None, FloorUnknown, FloorUnknown),
+        (1_000, Some(80_000), Some("eu"), FloorUnknown, FloorUnknown),
+        (80_000, Some(1_000), Some("us"), FloorUnknown, Nearest),
+        (80_000, None, None, FloorUnknown, Nearest),
+        (1_000, Some(80_000), None, Strong, Strong),
+    ];
+    for (primary, replica, region, reason, expected) in table {
+        let choice = choose(primary, replica, region, reason);
+        let case = format!("{primary} {replica:?} {region:?} {reason:?}");
+        assert_eq!(choice, Choice::Primary(expected), "{case}");
+    }
+}
+
 #[test]
 fn among_equally_near_nodes_weight_load_and_habit_decide() {
     let nodes = [

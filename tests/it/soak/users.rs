@@ -30,6 +30,9 @@ const MEMBERS: i32 = 3;
 /// Sessions and bearers write one each, those of a key one together.
 pub const REGISTERS: i32 = SESSIONS + BEARERS + KEYS;
 
+/// Who writes so often in a row is not expected to read.
+const STREAK: usize = 10;
+
 /// How old what a reader sees may be.
 const BOUNDS: [Duration; 3] = [
     Duration::from_millis(300),
@@ -142,7 +145,7 @@ struct Known {
 }
 
 impl SessionUser {
-    /// A write, a read, and sometimes one more; all combinations of ways come in turn.
+    /// A write, or now and then many, a read, and sometimes one more; all combinations of ways come in turn.
     async fn round(
         &mut self,
         world: &World,
@@ -151,10 +154,13 @@ impl SessionUser {
         round: u64,
     ) -> Result<(), (&'static str, Error)> {
         let way = |divisor: u64| WAYS[(round / divisor % 4) as usize];
-        if let Some(_writing) = world.writes.begin() {
-            self.write(world, line, registers[0], way(1))
-                .await
-                .map_err(|e| ("write", e))?;
+        let writes = if round.is_multiple_of(25) { STREAK } else { 1 };
+        for _ in 0..writes {
+            if let Some(_writing) = world.writes.begin() {
+                self.write(world, line, registers[0], way(1))
+                    .await
+                    .map_err(|e| ("write", e))?;
+            }
         }
         self.read(world, line, registers, way(4))
             .await
