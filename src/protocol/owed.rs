@@ -53,6 +53,8 @@ pub enum Fate {
     Settings,
     /// It holds the position behind the client's transaction.
     Capture,
+    /// It tells what the replica has shown.
+    Sight,
     /// It tells what the server holds for its session.
     Holdings,
 }
@@ -127,10 +129,10 @@ pub struct Owed {
 }
 
 impl Owed {
-    /// The position behind what was sent last is still being asked for.
-    pub fn owes_capture(&self) -> bool {
-        let captures = |entry: &Entry| matches!(entry, Entry::Reply(_, Fate::Capture));
-        self.entries.iter().any(captures)
+    /// A reply of this fate has not come yet.
+    pub fn owes(&self, fate: Fate) -> bool {
+        let is_such = |entry: &Entry| matches!(entry, Entry::Reply(_, of) if *of == fate);
+        self.entries.iter().any(is_such)
     }
 
     /// Parses of named statements are not answered yet.

@@ -178,6 +178,20 @@ impl Floor {
         });
     }
 
+    /// As [`saw_replica`](Floor::saw_replica), where the replica has told behind the read that it has `replayed`
+    /// so much, and a position that covers what it has `shown`. Call [`settle`](Floor::settle) first.
+    pub fn saw_position(&mut self, replica: NodeIndex, replayed: Lsn, shown: Lsn, moment: Instant) {
+        self.saw_replica(replica, moment);
+        self.lsn = self.lsn.max(replayed);
+        self.last_replica = self
+            .last_replica
+            .filter(|_| replayed < shown)
+            .map(|visit| Visit {
+                shown: Some(shown),
+                ..visit
+            });
+    }
+
     /// The replica that answered last, while a read elsewhere would have to wait for its position.
     pub fn last_replica(&self) -> Option<NodeIndex> {
         let visit = self.last_replica.filter(|visit| visit.shown.is_none())?;

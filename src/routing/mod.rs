@@ -25,4 +25,6 @@ pub use patience::{Patience, WaitEnd};
 pub use select::{Choice, OnLag, Preference, select};
 pub use switches::Switches;
 pub use token::Tokens;
-pub use topology::{Node, NodeIndex, NodeName, NodeSet, NodeState, Observation, Role, Topology};
+pub use topology::{
+    Node, NodeIndex, NodeName, NodeSet, NodeState, Observation, Role, Topology, shown_by_replica,
+};

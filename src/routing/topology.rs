@@ -1,6 +1,7 @@
 //! The topology: an immutable snapshot of what is known of every node, made by the monitor and
 //! read by sessions.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -109,17 +110,25 @@ impl Observation {
 
     /// A position that covers whatever a read there can have seen that ended before this was asked; none
     /// where that cannot be told.
-    ///
-    /// A replica shows a commit before it counts its record as replayed: at most one record is ahead of
-    /// `lsn` in that way, and only where more than `lsn` has been received. Whoever has replayed anything
-    /// behind `lsn` has replayed that record. What has not come by streaming has no such mark.
     pub fn shown(&self) -> Option<Lsn> {
-        match (self.role, self.received) {
-            (Role::Primary, _) => Some(self.lsn),
-            (Role::Replica, Some(received)) if received == self.lsn => Some(self.lsn),
-            (Role::Replica, Some(received)) if received > self.lsn => Some(self.lsn.just_behind()),
-            (Role::Replica, _) => None,
+        match self.role {
+            Role::Primary => Some(self.lsn),
+            Role::Replica => shown_by_replica(self.lsn, self.received),
         }
+    }
+}
+
+/// A position that covers whatever has been seen on a replica before it told that it had `replayed` so much,
+/// and, after that, that it had `received` so much; none where that cannot be told.
+///
+/// A replica shows a commit before it counts its record as replayed: at most one record is ahead in that
+/// way, and only where more has been received. Whoever has replayed anything behind `replayed` has replayed that
+/// record. What has not come by streaming has no such mark.
+pub fn shown_by_replica(replayed: Lsn, received: Option<Lsn>) -> Option<Lsn> {
+    match received?.cmp(&replayed) {
+        Ordering::Equal => Some(replayed),
+        Ordering::Greater => Some(replayed.just_behind()),
+        Ordering::Less => None,
     }
 }
 

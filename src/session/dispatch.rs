@@ -32,6 +32,8 @@ impl Session {
         let captures = self.leaves_footprint(&plan, &mut upstream);
         let begins = matches!(self.local, LocalTransaction::Deferred(_));
         let captures_sight = !captures && self.captures_sight(&plan, &upstream, begins);
+        let asks_for_sight = self.asks_for_sight(&plan, &upstream, begins);
+        upstream.is_sighted = false;
         match upstream.server.owed.is_mid_cycle() {
             true => self.send_mentioned(&mut upstream, &plan),
             false => self.prepare_server(&mut upstream, &plan),
@@ -57,6 +59,8 @@ impl Session {
             upstream.send_capture();
         } else if captures_sight {
             upstream.send_sight_capture();
+        } else if asks_for_sight {
+            upstream.ask_for_sight();
         }
         plan.steps.clear();
         self.spare_steps = plan.steps;

@@ -33,6 +33,7 @@ mod route;
 mod sequences;
 mod shapes;
 mod shared;
+mod sight;
 mod statements;
 mod store;
 mod survey;

@@ -78,6 +78,7 @@ impl Session {
             (Role::Primary, _) if guarantees.hold(Guarantee::LostCaptures) => {
                 self.floor.raise_to_primary_after(Instant::now());
             }
+            (Role::Replica, _) if upstream.is_sighted => {}
             (Role::Replica, _) if guarantees.hold(Guarantee::HandOff) => {
                 self.floor.saw_replica(upstream.node, Instant::now());
             }

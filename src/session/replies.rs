@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::pins;
 use super::relay::{Failure, Inflow};
+use super::sight::Sight;
 use super::upstream::{Cycle, Footprint, Partial, Refused, Upstream};
 use super::{LocalTransaction, Session};
 use crate::net::buffer::CHUNK;
@@ -201,9 +202,11 @@ impl Session {
             backend::NOTICE_RESPONSE => {
                 return Ok(match upstream.server.owed.next_fate() {
                     Fate::Forward => Verdict::Forward,
-                    Fate::Swallow | Fate::Settings | Fate::Capture | Fate::Holdings => {
-                        Verdict::Drop
-                    }
+                    Fate::Swallow
+                    | Fate::Settings
+                    | Fate::Capture
+                    | Fate::Sight
+                    | Fate::Holdings => Verdict::Drop,
                 });
             }
             backend::ERROR_RESPONSE if upstream.server.owed.is_empty() => {
@@ -228,6 +231,9 @@ impl Session {
                 }
                 if tag == backend::DATA_ROW && received.fate == Fate::Holdings {
                     upstream.holdings = single_value(body).map(pins::holdings);
+                }
+                if tag == backend::DATA_ROW && received.fate == Fate::Sight {
+                    upstream.sight = single_value(body).and_then(Sight::read);
                 }
             }
             Progress::Done(Request::DescribeStatement(id @ 1..)) => {
@@ -365,8 +371,9 @@ impl Session {
                 upstream.footprint = Footprint::Unknown;
                 return Ok(Verdict::Drop);
             }
-            // The pins stay as they are, and the next statement that may end one asks again.
-            Fate::Holdings => return Ok(Verdict::Drop),
+            // The pins stay as they are, and the next statement that may end one asks again. What was seen
+            // the next probe tells.
+            Fate::Holdings | Fate::Sight => return Ok(Verdict::Drop),
             // It was made void by an error that has been dealt with.
             Fate::Swallow if upstream.refused.is_some() => return Ok(Verdict::Drop),
             Fate::Forward | Fate::Swallow => {}
@@ -420,6 +427,7 @@ impl Session {
         match fate {
             Fate::Forward => self.cycle_ended(upstream, status),
             Fate::Capture => self.captured(upstream, status),
+            Fate::Sight => self.sighted(upstream),
             Fate::Holdings => self.told_holdings(upstream),
             Fate::Swallow | Fate::Settings => {}
         }
@@ -441,7 +449,7 @@ impl Session {
                     let now = Instant::now();
                     self.floor.capture(lsn, upstream.timeline, &topology, now);
                 }
-                let covered = !upstream.server.owed.owes_capture();
+                let covered = !upstream.server.owed.owes(Fate::Capture);
                 if upstream.footprint == Footprint::Capturing && covered {
                     upstream.footprint = Footprint::None;
                 }
@@ -541,7 +549,7 @@ fn is_looked_into(tag: u8, fate: Fate) -> bool {
         | backend::PARAMETER_STATUS
         | backend::READY_FOR_QUERY
         | backend::ROW_DESCRIPTION => true,
-        backend::DATA_ROW => fate == Fate::Holdings,
+        backend::DATA_ROW => matches!(fate, Fate::Holdings | Fate::Sight),
         _ => false,
     }
 }

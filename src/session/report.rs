@@ -42,9 +42,12 @@ impl Session {
         status: TransactionStatus,
     ) -> bool {
         match fate {
-            Fate::Capture => {
+            Fate::Capture | Fate::Sight => {
                 if let Some(HeldReady::ForPosition(status)) = self.held_ready {
                     self.held_ready = None;
+                    if fate == Fate::Sight {
+                        self.share_sight(upstream);
+                    }
                     self.end_answer(upstream, status);
                 }
                 false
@@ -67,13 +70,12 @@ impl Session {
         self.preferences.report == Report::On || self.preferences.session_key.is_some()
     }
 
-    /// A capture is on its way, or will be as soon as the server is at rest, and nothing that the
+    /// A capture, or what a replica has shown, is on its way, or will be as soon as the server is at rest, and nothing that the
     /// client waits for comes before it.
     fn position_follows(&self, upstream: &Upstream, status: TransactionStatus) -> bool {
         let owed = &upstream.server.owed;
         let captures_sight = status == TransactionStatus::Transaction && self.shares_key();
         let alone = (status == TransactionStatus::Idle || captures_sight)
-            && upstream.role == Role::Primary
             && upstream.sending == upstream.receiving
             && !owed.is_mid_cycle()
             && self.inflow == Inflow::Frames;
@@ -82,7 +84,11 @@ impl Session {
             && owed.is_empty()
             && upstream.server.wire.output.is_empty()
             && self.wants_positions();
-        alone && (owed.owes_capture() || will_be_sent)
+        alone
+            && match upstream.role {
+                Role::Primary => owed.owes(Fate::Capture) || will_be_sent,
+                Role::Replica => owed.owes(Fate::Sight),
+            }
     }
 
     /// The held end of an answer, if there is one, goes out as it is: no position will come.

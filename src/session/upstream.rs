@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::dispatch::deallocates;
 use super::explained::Explained;
 use super::pins::Holdings;
+use super::sight::Sight;
 use super::statements::Statement;
 use super::tracked::Tracked;
 use crate::pool::{Lent, Vacating};
@@ -57,6 +58,10 @@ pub struct Upstream {
     pub explained: Explained,
     /// A position that was captured and that the next ReadyForQuery confirms.
     pub captured: Option<Lsn>,
+    /// What the replica has just said that it has shown.
+    pub sight: Option<Sight>,
+    /// All that it has shown the session lies below the floor.
+    pub is_sighted: bool,
     /// Something has been sent that may end what pins the session.
     pub ends_pins: bool,
     /// A statement that changes tables, views or functions has run, and may not be committed yet.
@@ -155,6 +160,8 @@ impl Upstream {
             footprint: Footprint::None,
             explained: Explained::default(),
             captured: None,
+            sight: None,
+            is_sighted: false,
             ends_pins: false,
             changes_catalogue: false,
             holdings: None,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use causeway::app::{Causeway, Running};
 use causeway::config::{Config, KeyStoreConfig};
-use causeway::lab::{Lab, LabStore};
+use causeway::lab::{APP_DATABASE, APP_USER, Lab, LabStore, SUPERUSER};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
@@ -173,6 +173,31 @@ async fn a_key_ties_two_causeways_together() {
     assert_eq!(until_near(&other).await, "33");
     let token = ask(&other, "SHOW causeway.token").await;
     assert!(token.starts_with("c1."), "{token}");
+}
+
+/// The client's answer waits for no probe: how far the replica is comes right behind the read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_replica_has_shown_is_asked_behind_the_read() {
+    let pair = Pair::with(|config, _| config.pool.size = 1).await;
+    let reader = keyed(&pair.here, "user:1").await;
+    for value in 1..=20 {
+        write(&support::connect(&pair.there).await, value).await;
+        let seen = until_near(&reader).await;
+        let question = async |replica| {
+            let direct = pair.lab.node(replica).connect(SUPERUSER, APP_DATABASE);
+            let last = format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE usename = '{APP_USER}' \
+                 AND query ~ 'concat_ws.*pg_last_wal_replay_lsn.*pg_last_wal_receive_lsn'"
+            );
+            ask(&direct.await.unwrap(), &last).await
+        };
+        let asked = [question("eu-west").await, question("eu-west-2").await];
+        assert!(asked.iter().any(|servers| servers != "0"), "{asked:?}");
+        // Whatever it was: nobody under the key sees less, wherever.
+        let other = ask(&keyed(&pair.there, "user:1").await, READ).await;
+        let (other, seen): (i64, i64) = (other.parse().unwrap(), seen.parse().unwrap());
+        assert!(other >= seen, "{other} after {seen}");
+    }
 }
 
 /// Sessions of a key take turns at random on two Causeways while replicas lag differently: none sees
