@@ -20,6 +20,8 @@ from cluster import ROOT, USER
 HERE = pathlib.Path(__file__).resolve().parent
 WORK = ROOT / "target" / "drivers"
 PYTHON = WORK / "venv" / "bin" / "python"
+# Debian's place for the driver, which is no part of Java.
+JDBC = pathlib.Path("/usr/share/java/postgresql.jar")
 PASSWORD = "drivers"
 SUITE_TIMEOUT_SECONDS = 3600
 TEST_TIMEOUT_SECONDS = 120
@@ -293,26 +295,33 @@ class OwnCases(Suite):
     """Our own cases for a driver, whose own tests may be published nowhere."""
 
     def __init__(self, driver, program):
-        self.driver, self.program = driver, program
+        self.driver, self.program, self.kind = driver, program, pathlib.Path(program).suffix
         self.name = f"own-{driver}"
 
     def prepare(self):
-        if self.program.endswith(".py"):
-            prepare_python()
-        else:
-            prepare_node()
+        match self.kind:
+            case ".py":
+                prepare_python()
+            case ".mjs":
+                prepare_node()
+            case ".java" if not JDBC.exists():
+                raise RuntimeError(f"{JDBC} is wanted (libpostgresql-jdbc-java)")
 
     def run(self, endpoint, results):
         return self.run_at(endpoint.url("postgres"), results, endpoint.environment)
 
     def run_at(self, url, results, environment=None):
-        if self.program.endswith(".py"):
-            command = [PYTHON, "-B", HERE / "own" / self.program, url]
-        else:
-            # Node looks for packages beside the script, so the scripts are copied to where the packages are.
-            for script in (HERE / "own").glob("*.mjs"):
-                shutil.copy(script, WORK / "node")
-            command = ["node", WORK / "node" / self.program, url]
+        program = HERE / "own" / self.program
+        match self.kind:
+            case ".py":
+                command = [PYTHON, "-B", program, url]
+            case ".mjs":
+                # Node looks for packages beside the script, so the scripts are copied to where the packages are.
+                for script in program.parent.glob("*.mjs"):
+                    shutil.copy(script, WORK / "node")
+                command = ["node", WORK / "node" / self.program, url]
+            case ".java":
+                command = ["java", "-cp", JDBC, program, url]
         status = run_logged(command, WORK, environment, results)
         lines = [line.split("\t") for line in (results / "output.txt").read_text().splitlines()]
         words = {"pass": "passed", "FAIL": "failed"}
@@ -326,6 +335,9 @@ class OwnCases(Suite):
 
 OWN = {"psycopg": "psycopg3.py", "psycopg-features": "psycopg3_features.py", "asyncpg": "asyncpg_driver.py",
        "node-postgres": "node_postgres.mjs", "postgres.js": "postgres_js.mjs"}
+# A language that is not here is left out.
+if shutil.which("javac"):
+    OWN["jdbc"] = "Jdbc.java"
 
 
 def own_cases(drivers=()):

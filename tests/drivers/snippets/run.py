@@ -23,15 +23,13 @@ import urllib.request
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 from cluster import ROOT, USER, Cluster, free_port  # noqa: E402
-from suites import (PASSWORD, PYTHON, WORK, Django, Go, Pgx, fetch_sdist, go_environment, prepare_node,  # noqa: E402
+from suites import (JDBC, PASSWORD, PYTHON, WORK, Django, Go, Pgx, fetch_sdist, go_environment, prepare_node,  # noqa: E402
                     prepare_python)
 
 DOCUMENT = ROOT / "docs" / "consistency.md"
 SECTION = "### In a web application"
 # Beside the packages of Node, so that its programs find them.
 PLACE = WORK / "node" / "snippets"
-# Debian's place for the driver, which is no part of Java.
-JDBC = pathlib.Path("/usr/share/java/postgresql.jar")
 START_SECONDS = 60
 LIMIT_SECONDS = 300
 # What is asked for, and how many of the one row that was written are seen.
