@@ -229,10 +229,12 @@ fn describe(effect: &Effect) -> String {
             Some(value) => format!("sets {name} to {value} for the session"),
             None => format!("sets {name} to its default for the session"),
         },
+        Effect::SetExactly { name, value } => format!("sets {name} to {value} for the session"),
         Effect::SetGiven { name, parameter } => {
             format!("sets {name} to the value of ${parameter} for the session")
         }
         Effect::SetLocal { name } => format!("sets {name} for the transaction"),
+        Effect::ResetLocal(name) => format!("sets {name} to its default for the transaction"),
         Effect::Reset(name) => format!("resets {name}"),
         Effect::ResetAll => "resets all settings".to_owned(),
         Effect::DiscardAll => "discards the session's state".to_owned(),

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use pgwire::messages::Message;
 use pgwire::messages::response::{ErrorResponse, NoticeResponse};
 
-use super::frame::{backend, cstring};
+use super::frame::{HEADER, backend, cstring};
 
 /// A five-character error code (manual, appendix "PostgreSQL Error Codes").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -218,6 +218,39 @@ pub fn summary(body: &[u8]) -> ErrorSummary<'_> {
     found
 }
 
+/// The place in the statement's text that an ErrorResponse or a NoticeResponse with this body is about,
+/// in characters, counted from 1.
+pub fn position(body: &[u8]) -> Option<usize> {
+    let digits = &body[position_digits(body)?];
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The message with another such place, if it has one.
+pub fn placed(frame: &[u8], position: usize) -> Vec<u8> {
+    let body = frame.get(HEADER..).unwrap_or_default();
+    let Some(place) = position_digits(body) else {
+        return frame.to_vec();
+    };
+    let mut message = spliced(body, place, position.to_string().as_bytes());
+    message[0] = frame[0];
+    message
+}
+
+fn position_digits(body: &[u8]) -> Option<Range<usize>> {
+    let mut at = 0;
+    while let Some((&field, after)) = body.get(at..)?.split_first()
+        && field != 0
+    {
+        let (value, _) = cstring(after)?;
+        let start = at + 1;
+        if field == b'P' {
+            return Some(start..start + value.len());
+        }
+        at = start + value.len() + 1;
+    }
+    None
+}
+
 /// An ErrorResponse with this body, of which `place` is replaced.
 pub fn spliced(body: &[u8], place: Range<usize>, other: &[u8]) -> Vec<u8> {
     let before = body.get(..place.start).unwrap_or_default();
@@ -240,6 +273,22 @@ mod tests {
         let frame = Frame::read(&bytes).unwrap().unwrap();
         assert_eq!((frame.tag, frame.bytes.len()), (b'E', bytes.len()));
         assert_eq!(summary(frame.body()).message, b"name \"mine\" is taken");
+    }
+
+    #[test]
+    fn a_place_is_replaced_within_an_error_or_a_notice() {
+        for tag in [b'E', b'N'] {
+            let mut frame = spliced(b"SERROR\0MP9\0P120\0RP\0\0", 0..0, b"");
+            frame[0] = tag;
+            assert_eq!(position(&frame[HEADER..]), Some(120));
+            let other = placed(&frame, 7);
+            let read = Frame::read(&other).unwrap().unwrap();
+            assert_eq!((read.tag, read.bytes.len()), (tag, other.len()));
+            assert_eq!(read.body(), b"SERROR\0MP9\0P7\0RP\0\0");
+        }
+        for body in [&b""[..], b"P", b"P1", b"Px\0\0", b"\0P1\0", b"M1\0\0"] {
+            assert_eq!(position(body), None, "{body:?}");
+        }
     }
 
     #[test]

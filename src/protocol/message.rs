@@ -6,7 +6,7 @@ use pgwire::messages::Message;
 use pgwire::messages::copy::CopyFail;
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{
-    BindComplete, Close, CloseComplete, Flush, ParseComplete, Sync,
+    BindComplete, Close, CloseComplete, Execute, Flush, ParseComplete, Sync,
 };
 use pgwire::messages::response::{CommandComplete, ReadyForQuery, TransactionStatus as Status};
 use pgwire::messages::startup::{
@@ -249,6 +249,23 @@ pub fn put_bind_head(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], rest_si
     put_length(out, portal.len() + 1 + statement.len() + 1 + rest_size);
     put_cstring(out, portal);
     put_cstring(out, statement);
+}
+
+/// A Bind without parameters.
+pub fn put_bind(out: &mut Vec<u8>, portal: &str, statement: &str) {
+    // No formats of parameters, no parameters, no formats of results.
+    const REST: [u8; 6] = [0; 6];
+    put_bind_head(out, portal.as_bytes(), statement.as_bytes(), REST.len());
+    out.extend_from_slice(&REST);
+}
+
+/// An Execute of all rows.
+pub fn put_execute(out: &mut Vec<u8>, portal: &str) {
+    put(out, &Execute::new(Some(portal.to_owned()), 0));
+}
+
+pub fn put_close_portal(out: &mut Vec<u8>, name: &str) {
+    put(out, &Close::new(b'P', Some(name.to_owned())));
 }
 
 /// A Describe of a statement.

@@ -4,11 +4,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Settings by lower-case name; the values are SQL text as it stands behind `SET name TO`.
-/// Cloning shares; changing one copy unshares it. None set is the common case and costs nothing.
+/// Settings by lower-case name. Cloning shares; changing one copy unshares it. None set is the common case and costs nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    values: Option<Arc<BTreeMap<Box<str>, Box<str>>>>,
+    values: Option<Arc<BTreeMap<Box<str>, Value>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Value {
+    /// SQL text as it stands behind `SET name TO`.
+    Sql(Box<str>),
+    /// A list of names, just as somebody wrote it: SET would quote it, or put it in other words.
+    Exactly(Box<str>),
+}
+
+/// How long a setting lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Session,
+    Transaction,
 }
 
 impl PartialEq for Settings {
@@ -24,8 +38,25 @@ impl PartialEq for Settings {
 impl Settings {
     /// Sets `name` to SQL text.
     pub fn set(&mut self, name: &str, value: &str) {
+        self.put(name, Value::Sql(value.into()));
+    }
+
+    /// Gives `name` this very value.
+    pub fn set_exactly(&mut self, name: &str, value: &str) {
+        self.put(name, Value::Exactly(value.into()));
+    }
+
+    /// Has `name` as the others have it.
+    pub fn take_over(&mut self, name: &str, others: &Settings) {
+        match others.value(name) {
+            Some(value) => self.put(name, value.clone()),
+            None => self.reset(name),
+        }
+    }
+
+    fn put(&mut self, name: &str, value: Value) {
         let values = self.values.get_or_insert_default();
-        Arc::make_mut(values).insert(name.into(), value.into());
+        Arc::make_mut(values).insert(name.into(), value);
     }
 
     pub fn reset(&mut self, name: &str) {
@@ -39,23 +70,59 @@ impl Settings {
         }
     }
 
+    /// What `name` was set to.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.values.as_ref()?.get(name).map(|value| &**value)
+        self.value(name).map(|value| match value {
+            Value::Sql(text) | Value::Exactly(text) => &**text,
+        })
+    }
+
+    fn value(&self, name: &str) -> Option<&Value> {
+        self.values.as_ref()?.get(name)
+    }
+
+    /// In an order in which they can be made.
+    pub fn names_in_order(&self) -> impl Iterator<Item = &str> {
+        let identity = IDENTITY.iter().copied();
+        self.plain_names().chain(identity)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let values = self.values.iter().flat_map(|values| values.iter());
-        values.map(|(name, value)| (&**name, &**value))
+        self.names()
+            .filter_map(|name| Some((name, self.get(name)?)))
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let values = self.values.iter().flat_map(|values| values.keys());
+        values.map(|name| &**name)
+    }
+
+    /// Those that RESET ALL concerns.
+    pub fn plain_names(&self) -> impl Iterator<Item = &str> {
+        self.names().filter(|name| !IDENTITY.contains(name))
+    }
+
+    /// The statement that makes `name` what it is here, if it is set.
+    pub fn statement(&self, name: &str, scope: Scope) -> Option<String> {
+        let value = self.value(name)?;
+        Some(match (value, scope) {
+            (Value::Sql(text), Scope::Session) => format!("SET {} TO {text}", quoted_name(name)),
+            (Value::Sql(text), Scope::Transaction) => {
+                format!("SET LOCAL {} TO {text}", quoted_name(name))
+            }
+            (Value::Exactly(text), scope) => {
+                let is_local = scope == Scope::Transaction;
+                let (name, text) = (quoted(name), quoted(text));
+                format!("SELECT pg_catalog.set_config({name}, {text}, {is_local})")
+            }
+        })
     }
 
     /// After RESET ALL: PostgreSQL keeps the role and the session authorization.
     pub fn after_reset_all(&self, startup: &Settings) -> Settings {
         let mut settings = startup.clone();
         for name in IDENTITY {
-            match self.get(name) {
-                Some(value) => settings.set(name, value),
-                None => settings.reset(name),
-            }
+            settings.take_over(name, self);
         }
         settings
     }
@@ -69,8 +136,8 @@ impl Settings {
             return None;
         }
         let mut sql = String::new();
-        let changed = |name: &str| self.get(name) != wanted.get(name);
-        let names = || self.iter().chain(wanted.iter()).map(|(name, _)| name);
+        let changed = |name: &str| self.value(name) != wanted.value(name);
+        let names = || self.names().chain(wanted.names());
         // A setting that only the one may make who has logged in is made, and undone, by nobody else.
         let becomes_again = names().any(|name| !IDENTITY.contains(&name) && changed(name))
             || changed(SESSION_AUTHORIZATION);
@@ -79,28 +146,29 @@ impl Settings {
                 push_reset(&mut sql, name);
             }
         }
-        let plain = |name: &&str| !IDENTITY.contains(name);
-        for name in self.iter().map(|(name, _)| name).filter(plain) {
+        for name in self.plain_names() {
             if wanted.get(name).is_none() {
                 push_reset(&mut sql, name);
             }
         }
-        for (name, value) in wanted.iter().filter(|(name, _)| plain(name)) {
-            if changed(name) {
-                if name == DATESTYLE && self.get(name).is_some() {
-                    push_reset(&mut sql, name);
-                }
-                push_set(&mut sql, name, value);
+        for name in wanted.plain_names().filter(|name| changed(name)) {
+            if name == DATESTYLE && self.get(name).is_some() {
+                push_reset(&mut sql, name);
             }
+            wanted.push_set(&mut sql, name);
         }
         for name in IDENTITY {
-            if let Some(value) = wanted.get(name)
-                && (changed(name) || becomes_again)
-            {
-                push_set(&mut sql, name, value);
+            if changed(name) || becomes_again {
+                wanted.push_set(&mut sql, name);
             }
         }
         Some(sql)
+    }
+
+    fn push_set(&self, sql: &mut String, name: &str) {
+        if let Some(statement) = self.statement(name, Scope::Session) {
+            sql.extend([&statement, ";"]);
+        }
     }
 }
 
@@ -114,29 +182,16 @@ pub const ROLE: &str = "role";
 const IDENTITY: [&str; 2] = [SESSION_AUTHORIZATION, ROLE];
 
 fn push_reset(sql: &mut String, name: &str) {
-    sql.push_str("RESET ");
-    push_name(sql, name);
-    sql.push(';');
-}
-
-fn push_set(sql: &mut String, name: &str, value: &str) {
-    sql.push_str("SET ");
-    push_name(sql, name);
-    sql.push_str(" TO ");
-    sql.push_str(value);
-    sql.push(';');
+    sql.extend(["RESET ", &quoted_name(name), ";"]);
 }
 
 /// Setting names may be qualified; each part is quoted, because it might be a key word.
-fn push_name(sql: &mut String, name: &str) {
-    for (place, part) in name.split('.').enumerate() {
-        if place > 0 {
-            sql.push('.');
-        }
-        sql.push('"');
-        sql.push_str(&part.replace('"', "\"\""));
-        sql.push('"');
-    }
+fn quoted_name(name: &str) -> String {
+    let parts = name.split('.');
+    let quoted: Vec<String> = parts
+        .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
+        .collect();
+    quoted.join(".")
 }
 
 /// A text as an SQL string constant, whatever `standard_conforming_strings` says.
@@ -147,60 +202,6 @@ pub fn quoted(text: &str) -> String {
     } else {
         format!("'{doubled}'")
     }
-}
-
-/// Settings whose value is a list of names, each quoted on its own (`GUC_LIST_QUOTE`).
-const LISTS_OF_NAMES: [&str; 4] = [
-    "search_path",
-    "temp_tablespaces",
-    "local_preload_libraries",
-    "session_preload_libraries",
-];
-
-/// The value of a start-up parameter as it stands behind `SET name TO`: a list of names is taken
-/// apart, so that each name stays one.
-pub fn list_constant(name: &str, value: &str) -> String {
-    if !LISTS_OF_NAMES.contains(&name) {
-        return quoted(value);
-    }
-    let constants: Vec<String> = names(value).iter().map(|name| quoted(name)).collect();
-    if constants.is_empty() {
-        "''".to_owned()
-    } else {
-        constants.join(", ")
-    }
-}
-
-/// Splits a list of identifiers at its commas; unquoted ones are folded to lower case.
-fn names(list: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut rest = list.trim_start();
-    while !rest.is_empty() {
-        let mut name = String::new();
-        if let Some(mut quoted) = rest.strip_prefix('"') {
-            while let Some(end) = quoted.find('"') {
-                name.push_str(&quoted[..end]);
-                quoted = &quoted[end + 1..];
-                match quoted.strip_prefix('"') {
-                    Some(after) => {
-                        name.push('"');
-                        quoted = after;
-                    }
-                    None => break,
-                }
-            }
-            rest = quoted
-                .split_once(',')
-                .map_or("", |(_, after)| after)
-                .trim_start();
-        } else {
-            let (this, after) = rest.split_once(',').unwrap_or((rest, ""));
-            name = this.trim().to_lowercase();
-            rest = after.trim_start();
-        }
-        names.push(name);
-    }
-    names
 }
 
 #[cfg(test)]
@@ -285,17 +286,19 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_names_are_taken_apart() {
-        let table = [
-            ("search_path", "a, B", "'a', 'b'"),
-            ("search_path", "\"$user\", public", "'$user', 'public'"),
-            ("search_path", "\"A\"\"b, c\",d", "'A\"b, c', 'd'"),
-            ("search_path", "", "''"),
-            ("datestyle", "ISO, DMY", "'ISO, DMY'"),
-        ];
-        for (name, value, expected) in table {
-            assert_eq!(list_constant(name, value), expected);
-        }
+    fn a_list_is_made_as_it_was_given() {
+        let mut wanted = settings(&[("a", "1"), ("role", "r")]);
+        wanted.set_exactly("search_path", "\"$user\",b");
+        let made = "SET \"a\" TO 1;SELECT pg_catalog.set_config('search_path', '\"$user\",b', false);\
+                    SET \"role\" TO r;";
+        let from_nothing = Settings::default().statements_to(&wanted);
+        assert_eq!(from_nothing.as_deref(), Some(made));
+        let local = wanted.statement("search_path", Scope::Transaction);
+        let expected = "SELECT pg_catalog.set_config('search_path', '\"$user\",b', true)";
+        assert_eq!(local.as_deref(), Some(expected));
+        // As SQL the same words are another value.
+        let otherwise = settings(&[("a", "1"), ("role", "r"), ("search_path", "\"$user\",b")]);
+        assert!(otherwise.statements_to(&wanted).is_some());
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Session {
                     .extend(preferences::presented(name, value.as_deref()));
                 plan.was_written_at(preferences::presented_time(name, value.as_deref()));
             }
-            Effect::SetLocal { name } if name.starts_with(PREFIX) => {
+            Effect::SetLocal { name } | Effect::ResetLocal(name) if name.starts_with(PREFIX) => {
                 let message = format!("SET LOCAL {name} has no effect: use SET, or a comment");
                 let code = SqlState::FEATURE_NOT_SUPPORTED;
                 plan.warnings

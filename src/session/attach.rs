@@ -46,7 +46,13 @@ impl Session {
         match server {
             Some(server) => {
                 slot.aim(server.cancel_target());
-                let mut upstream = Upstream::new(server, route.node, route.role, level);
+                let mut upstream = Upstream::new(
+                    server,
+                    route.node,
+                    route.role,
+                    level,
+                    self.settings.startup(),
+                );
                 upstream.leave = route.leave;
                 if let Some(seen) = self.services.feed.topology().node(route.node).observation() {
                     upstream.timeline = seen.timeline;

@@ -276,6 +276,7 @@ impl Session {
                 {
                     upstream.anticipate(&decision);
                     self.vacate(upstream, &decision);
+                    self.restore(upstream, &decision);
                 }
             }
             What::CloseStatement => upstream
@@ -293,7 +294,8 @@ impl Session {
         self.vacate(upstream, decision);
         self.note_plan(upstream, decision);
         self.note_code(upstream, decision);
-        upstream.send(frame, Request::Query);
+        let whole = self.with_startup_values(upstream, decision, frame);
+        upstream.send(whole.as_deref().unwrap_or(frame), Request::Query);
         upstream.server.unnamed = None;
     }
 
@@ -348,7 +350,8 @@ impl Upstream {
     /// itself must say what becomes of a Parse.
     fn may_be_in_vain(&self) -> bool {
         let unanswered = self.sending > self.receiving;
-        unanswered && (self.has_begun_transaction() || !self.effects.is_empty())
+        let may_fail = self.has_begun_transaction() || !self.effects.is_empty();
+        unanswered && may_fail || self.server.status == TransactionStatus::Failed
     }
 
     /// Parses a statement that the server may have already, under the name that has it.
@@ -508,7 +511,7 @@ impl Upstream {
 const SHOW_STATEMENT: &str = "causeway_show";
 
 /// No shared statement has this number.
-const SHOW_ID: StatementId = StatementId::MAX;
+pub(super) const SHOW_ID: StatementId = StatementId::MAX;
 
 /// DEALLOCATE, DISCARD ALL: no rollback brings back what they drop.
 pub(super) fn deallocates(effect: &Effect) -> bool {

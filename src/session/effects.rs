@@ -8,8 +8,8 @@ use super::pins::Pins;
 use super::preferences::PREFIX;
 use super::upstream::{Afterwards, TransactionEnd, Upstream};
 use crate::routing::Role;
-use crate::server::Reported;
 use crate::server::settings::{DATESTYLE, quoted};
+use crate::server::{Reported, Settings};
 use crate::sql::{Decision, DiscardKind, Effect, PinReason};
 
 impl Session {
@@ -21,7 +21,8 @@ impl Session {
         if decision.is_ddl && !decision.effects.contains(&temporary) {
             self.names.ddl_ran();
         }
-        for effect in &decision.effects {
+        for (place, effect) in decision.effects.iter().enumerate() {
+            let behind = &decision.effects[place + 1..];
             let committed = !ends_transaction(effect)
                 || upstream.ends.pop_front() != Some(TransactionEnd::RolledBack);
             match effect {
@@ -36,7 +37,7 @@ impl Session {
                     if !self.must_keep_sequences(upstream, decision) => {}
                 Effect::Pin(reason) => self.pin_to_server(upstream, *reason),
                 _ => {
-                    let whole = whole_setting(effect, decision, &upstream.server.reported);
+                    let whole = whole_setting(effect, behind, &upstream.server.reported);
                     let effect = whole.as_ref().unwrap_or(effect);
                     self.settings.apply(effect, committed);
                     self.wishes.apply(effect, committed);
@@ -48,6 +49,7 @@ impl Session {
                 self.unpin(self.pins.without(PinReason::Sequence));
             }
             if matches!(effect, Effect::DiscardAll) {
+                upstream.applied.replace(&Settings::default());
                 self.discard_sequences();
                 if !self.pins.end_with_discard_all() {
                     upstream.afterwards = Afterwards::Discard;
@@ -84,9 +86,19 @@ impl Session {
                 self.statements.deallocate_all();
                 upstream.server.statements.clear();
                 upstream.server.sql_statements.clear();
+                if tag == b"DISCARD ALL\0" {
+                    self.discard_settings(upstream);
+                }
             }
             _ => {}
         }
+    }
+
+    /// The start-up values are set again ahead of the next request.
+    fn discard_settings(&mut self, upstream: &mut Upstream) {
+        self.settings.apply(&Effect::DiscardAll, true);
+        self.wishes.apply(&Effect::DiscardAll, true);
+        upstream.applied.replace(&Settings::default());
     }
 
     /// A cycle has failed. Most of what it would have changed is undone with it; where that is not
@@ -158,13 +170,22 @@ impl Session {
 }
 
 /// SET DateStyle may name the style or the order of the fields alone and keeps the other: what came
-/// of it is what the server reports, unless statements behind it may have changed that.
-fn whole_setting(effect: &Effect, decision: &Decision, reported: &Reported) -> Option<Effect> {
+/// of it is what the server reports, unless what stands behind it in its text may have changed that.
+fn whole_setting(effect: &Effect, behind: &[Effect], reported: &Reported) -> Option<Effect> {
+    let is_date_style = |name: &str| name == DATESTYLE;
+    let may_change = |effect: &Effect| match effect {
+        Effect::Set { name, .. }
+        | Effect::SetLocal { name }
+        | Effect::ResetLocal(name)
+        | Effect::Reset(name) => is_date_style(name),
+        Effect::ResetAll | Effect::Rollback { .. } | Effect::RollbackTo(_) => true,
+        _ => false,
+    };
     match effect {
         Effect::Set {
             name,
             value: Some(_),
-        } if **name == *DATESTYLE && decision.statements == 1 => Some(Effect::Set {
+        } if is_date_style(name) && !behind.iter().any(may_change) => Some(Effect::Set {
             name: name.clone(),
             value: Some(quoted(reported.get("DateStyle")?).into()),
         }),

@@ -29,6 +29,7 @@ mod release;
 mod replication;
 mod replies;
 mod report;
+mod restored;
 mod route;
 mod sequences;
 mod shapes;

@@ -6,17 +6,17 @@ use std::time::Instant;
 
 use super::pins;
 use super::relay::{Failure, Inflow};
+use super::restored::Share;
 use super::sight::Sight;
 use super::upstream::{Cycle, Footprint, Partial, Refused, Upstream};
 use super::{LocalTransaction, Session};
 use crate::net::buffer::CHUNK;
 use crate::protocol::error::{SqlState, spliced, summary};
-use crate::protocol::frame::{Frame, HEADER, Header, backend, parameter_status, single_value};
-use crate::protocol::message::{self, TransactionStatus, captured_lsn, shows_result};
+use crate::protocol::frame::{Frame, HEADER, Header, backend, single_value};
+use crate::protocol::message::{TransactionStatus, captured_lsn, shows_result};
 use crate::protocol::owed::{Fate, OutOfStep, Progress, Request};
 use crate::routing::{Guarantee, Lsn, Role};
 use crate::server::STATEMENT_PREFIX;
-use crate::server::reported::is_of_the_node;
 
 /// How far a chunk of replies has been read.
 #[derive(Default)]
@@ -28,7 +28,7 @@ struct Read {
 }
 
 /// What becomes of one message.
-enum Verdict {
+pub(super) enum Verdict {
     Forward,
     /// Forward it: it shows something of a held run's result.
     Show,
@@ -201,7 +201,10 @@ impl Session {
             backend::NOTIFICATION_RESPONSE => return Ok(self.notified(upstream, frame)),
             backend::NOTICE_RESPONSE => {
                 return Ok(match upstream.server.owed.next_fate() {
-                    Fate::Forward => Verdict::Forward,
+                    Fate::Forward if upstream.is_about_added() => Verdict::Drop,
+                    Fate::Forward => upstream
+                        .in_the_client_s_places(frame)
+                        .map_or(Verdict::Forward, Verdict::Replace),
                     Fate::Swallow
                     | Fate::Settings
                     | Fate::Capture
@@ -221,6 +224,16 @@ impl Session {
             .receive(tag, |request| voided.push(request));
         let received = received.map_err(Failure::OutOfStep)?;
         self.void(upstream, &voided);
+        if received.fate == Fate::Forward {
+            match upstream.share(tag, frame) {
+                Share::Client => {}
+                Share::Nobody => return Ok(Verdict::Drop),
+                Share::Instead(answer) => {
+                    upstream.completed += 1;
+                    return Ok(Verdict::Replace(answer));
+                }
+            }
+        }
         if tag == backend::COMMAND_COMPLETE && received.fate == Fate::Forward {
             self.note_completed(upstream, body);
         }
@@ -265,35 +278,6 @@ impl Session {
             return Ok(Verdict::Show);
         }
         Ok(Verdict::Forward)
-    }
-
-    /// A client is told of a change only if it has been told otherwise before. RESET makes a server
-    /// go back to a value of its own; the client is told the one that its session goes back to,
-    /// which is set ahead of the next request.
-    fn parameter_changed(&mut self, upstream: &mut Upstream, body: &[u8]) -> Verdict {
-        let Some((name, value)) = parameter_status(body) else {
-            return Verdict::Drop;
-        };
-        upstream.server.reported.update(name, value);
-        if is_of_the_node(name) {
-            return Verdict::Drop;
-        }
-        let text = String::from_utf8_lossy(name);
-        if self.settings.has_startup(&text) && upstream.resets(&text) {
-            let Some(value) = self.welcomed.get(&text) else {
-                return Verdict::Drop;
-            };
-            let mut report = Vec::new();
-            message::put_parameter_status(&mut report, &text, value);
-            return match self.reported.update(name, value.as_bytes()) {
-                true => Verdict::Replace(report),
-                false => Verdict::Drop,
-            };
-        }
-        match self.reported.update(name, value) {
-            true => Verdict::Forward,
-            false => Verdict::Drop,
-        }
     }
 
     /// Who is notified of its own doing knows it by the process number, which for the client is the
@@ -395,10 +379,13 @@ impl Session {
         } else {
             Cycle::Failed
         };
-        Ok(match self.in_the_client_s_words(said.code, frame) {
-            Some(error) => Verdict::Replace(error),
-            None => Verdict::Forward,
-        })
+        let words = self.in_the_client_s_words(said.code, frame);
+        Ok(
+            match words.or_else(|| upstream.in_the_client_s_places(frame)) {
+                Some(error) => Verdict::Replace(error),
+                None => Verdict::Forward,
+            },
+        )
     }
 
     /// An ErrorResponse that names a prepared statement as the server knows it, with the client's
@@ -474,6 +461,9 @@ impl Session {
 
     fn cycle_ended(&mut self, upstream: &mut Upstream, status: TransactionStatus) {
         let cycle = upstream.receiving;
+        for tracked in [&mut self.settings, &mut self.wishes, &mut upstream.applied] {
+            tracked.cycle_begins();
+        }
         while let Some((of, _)) = upstream.effects.front()
             && *of == cycle
             && let Some((_, decision)) = upstream.effects.pop_front()
@@ -496,6 +486,7 @@ impl Session {
                     tracked.begun_otherwise();
                 }
             }
+            tracked.cycle_ends();
         }
         if status == TransactionStatus::Idle {
             self.names.transaction_ended();
@@ -506,6 +497,7 @@ impl Session {
         }
         upstream.receiving += 1;
         upstream.cycle = Cycle::Well;
+        upstream.added.retain(|(of, _)| *of > cycle);
         upstream.ends.clear();
         upstream.completed = 0;
         upstream.prepared = 0;

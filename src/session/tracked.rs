@@ -11,6 +11,9 @@ pub struct Tracked {
     startup: Settings,
     current: Settings,
     transaction: Option<Box<Transaction>>,
+    /// Before what a cycle has done so far outside of a block: BEGIN makes a block of all of that, and
+    /// ROLLBACK undoes it.
+    implicit: Option<Settings>,
 }
 
 /// What an open transaction would go back to.
@@ -26,15 +29,18 @@ impl Tracked {
             current: startup.clone(),
             startup,
             transaction: None,
+            implicit: None,
         }
     }
 
-    /// A server that has `current`, set on top of its own defaults.
-    pub fn of_server(current: Settings) -> Tracked {
+    /// A server that has `current`, set on top of its own defaults. Behind every RESET the session's
+    /// `startup` is set again, see `restored`.
+    pub fn of_server(current: Settings, startup: Settings) -> Tracked {
         Tracked {
-            startup: Settings::default(),
+            startup,
             current,
             transaction: None,
+            implicit: None,
         }
     }
 
@@ -42,9 +48,9 @@ impl Tracked {
         &self.current
     }
 
-    /// RESET of this setting goes back to a value of the session's own.
-    pub fn has_startup(&self, name: &str) -> bool {
-        self.startup.get(&name.to_ascii_lowercase()).is_some()
+    /// What RESET goes back to.
+    pub fn startup(&self) -> &Settings {
+        &self.startup
     }
 
     pub fn is_in_transaction(&self) -> bool {
@@ -54,6 +60,16 @@ impl Tracked {
     /// Takes over settings that were sent outside of what a client said.
     pub fn replace(&mut self, settings: &Settings) {
         self.current = settings.clone();
+    }
+
+    /// What is applied from here on is of one cycle.
+    pub fn cycle_begins(&mut self) {
+        self.implicit = Some(self.current.clone());
+    }
+
+    /// All of a cycle has been applied.
+    pub fn cycle_ends(&mut self) {
+        self.implicit = None;
     }
 
     /// Applies what a statement has done. `committed` tells whether a COMMIT was one: in a failed
@@ -87,12 +103,17 @@ impl Tracked {
                 self.leave_role_with(name);
                 self.current.set(name, value);
             }
+            Effect::SetExactly { name, value } => self.current.set_exactly(name, value),
             Effect::Set { name, value: None } | Effect::Reset(name) => {
                 self.leave_role_with(name);
                 self.reset(name);
             }
             Effect::ResetAll => self.current = self.current.after_reset_all(&self.startup),
-            Effect::DiscardAll => self.current = self.startup.clone(),
+            // It is a transaction of its own.
+            Effect::DiscardAll => {
+                self.current = self.startup.clone();
+                self.starts_implicitly();
+            }
             _ => {}
         }
     }
@@ -112,7 +133,7 @@ impl Tracked {
     }
 
     fn begin(&mut self) {
-        let before = self.current.clone();
+        let before = self.implicit.as_ref().unwrap_or(&self.current).clone();
         self.transaction.get_or_insert_with(|| {
             Box::new(Transaction {
                 before,
@@ -122,13 +143,21 @@ impl Tracked {
     }
 
     fn end(&mut self, committed: bool, chain: bool) {
-        if let Some(transaction) = self.transaction.take()
-            && !committed
-        {
-            self.current = transaction.before;
+        let block = self.transaction.take().map(|block| block.before);
+        let before = block.or_else(|| self.implicit.clone());
+        if let Some(before) = before.filter(|_| !committed) {
+            self.current = before;
         }
+        self.starts_implicitly();
         if chain {
             self.begin();
+        }
+    }
+
+    /// What was done in the cycle up to here is committed, or undone.
+    fn starts_implicitly(&mut self) {
+        if let Some(implicit) = &mut self.implicit {
+            *implicit = self.current.clone();
         }
     }
 
@@ -140,10 +169,7 @@ impl Tracked {
     }
 
     fn reset(&mut self, name: &str) {
-        match self.startup.get(name) {
-            Some(value) => self.current.set(name, value),
-            None => self.current.reset(name),
-        }
+        self.current.take_over(name, &self.startup);
     }
 }
 
@@ -192,6 +218,14 @@ mod tests {
         let mut tracked = Tracked::new(startup);
         for letter in story.chars() {
             let effect = match letter {
+                '(' => {
+                    tracked.cycle_begins();
+                    continue;
+                }
+                ')' => {
+                    tracked.cycle_ends();
+                    continue;
+                }
                 'b' => Effect::Begin(Begin::default()),
                 'c' => Effect::Commit { chain: false },
                 'C' => Effect::Commit { chain: true },
@@ -252,6 +286,17 @@ mod tests {
             ("b1R2r", "0"),
             ("1X", "0"),
             ("1b2t", "1"),
+            // One cycle is one transaction, unless it says otherwise.
+            ("1(2b)r", "1"),
+            ("1(2b)c", "2"),
+            ("1(2r)", "1"),
+            ("1(2r3)", "3"),
+            ("1(2c3r)", "2"),
+            ("1(b2c3r)", "2"),
+            ("1(b2c3b)r", "2"),
+            ("1b2(3C4)r", "3"),
+            ("1(2X3r)", "0"),
+            ("1(2)r", "2"),
         ];
         for (story, expected) in table {
             assert_eq!(play(story).as_deref(), Some(expected), "{story}");

@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::dispatch::deallocates;
 use super::explained::Explained;
 use super::pins::Holdings;
+use super::restored::Added;
 use super::sight::Sight;
 use super::statements::Statement;
 use super::tracked::Tracked;
@@ -16,6 +17,7 @@ use crate::protocol::frame::{Frame, Shape, backend};
 use crate::protocol::message::TransactionStatus;
 use crate::protocol::owed::{Fate, StatementId};
 use crate::routing::{Level, Lsn, NodeIndex, Role, Timeline};
+use crate::server::Settings;
 use crate::sql::{Decision, Effect};
 
 /// A lent server with the session's business on it.
@@ -39,6 +41,8 @@ pub struct Upstream {
     pub cycle: Cycle,
     /// What statements will have changed when their cycle ends well.
     pub effects: VecDeque<(u64, Arc<Decision>)>,
+    /// Statements of ours that are part of a cycle's text.
+    pub added: VecDeque<(u64, Added)>,
     /// How the transaction commands of this cycle were answered that are not accounted for yet.
     pub ends: VecDeque<TransactionEnd>,
     /// So many commands of this cycle have been completed.
@@ -135,8 +139,15 @@ pub enum Footprint {
 }
 
 impl Upstream {
-    pub fn new(server: Lent, node: NodeIndex, role: Role, level: Option<Level>) -> Upstream {
-        let applied = Tracked::of_server(server.settings.clone());
+    /// `startup` is what RESET goes back to.
+    pub fn new(
+        server: Lent,
+        node: NodeIndex,
+        role: Role,
+        level: Option<Level>,
+        startup: &Settings,
+    ) -> Upstream {
+        let applied = Tracked::of_server(server.settings.clone(), startup.clone());
         Upstream {
             server,
             node,
@@ -149,6 +160,7 @@ impl Upstream {
             receiving: 0,
             cycle: Cycle::Well,
             effects: VecDeque::new(),
+            added: VecDeque::new(),
             ends: VecDeque::new(),
             completed: 0,
             prepared: 0,
@@ -217,17 +229,19 @@ impl Upstream {
         decisions.any(|decision| decision.effects.iter().any(deallocates))
     }
 
-    /// What is under way makes the server go back to its own value of a setting.
-    pub fn resets(&self, setting: &str) -> bool {
-        let is_reset = |effect: &Effect| match effect {
-            Effect::ResetAll | Effect::DiscardAll => true,
-            Effect::Reset(name) | Effect::Set { name, value: None } => {
-                name.eq_ignore_ascii_case(setting)
+    /// The cycle that is being received discards all settings, and leaves this one at the server's
+    /// own value.
+    pub fn discards(&self, setting: &str) -> bool {
+        let of_cycle = self.effects.iter().filter(|(of, _)| *of == self.receiving);
+        let effects = of_cycle.flat_map(|(_, decision)| &decision.effects);
+        effects.fold(false, |discarded, effect| match effect {
+            Effect::DiscardAll => true,
+            Effect::ResetAll => false,
+            Effect::Reset(name) | Effect::Set { name, .. } => {
+                discarded && !name.eq_ignore_ascii_case(setting)
             }
-            _ => false,
-        };
-        let mut decisions = self.effects.iter().map(|(_, decision)| decision);
-        decisions.any(|decision| decision.effects.iter().any(is_reset))
+            _ => discarded,
+        })
     }
 
     /// SQL PREPARE was among what the server has refused: it may have come to that.
@@ -299,6 +313,7 @@ pub fn changes_session(effect: &Effect) -> bool {
             | Effect::RollbackTo(_)
             | Effect::SetTransaction { .. }
             | Effect::SetLocal { .. }
+            | Effect::ResetLocal(_)
             | Effect::MayEndPin
             | Effect::Vacate(_)
             | Effect::Execute(_)

@@ -16,8 +16,9 @@ use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::startup::{Startup, option_settings};
 use crate::routing::{Floor, NodeSet, Role};
-use crate::server::settings::{list_constant, quoted};
+use crate::server::settings::quoted;
 use crate::server::{DialError, Reported, RunError, Settings};
+use crate::sql::is_quoted_list;
 
 /// What a session begins with.
 pub struct Welcome {
@@ -116,8 +117,10 @@ fn startup_settings(startup: &Startup) -> Result<(Settings, Settings), Fault> {
             let value = quoted(&value);
             preferences::check(&name, Some(&value)).map_err(Fault::into_fatal)?;
             wishes.set(&name, &value);
+        } else if is_quoted_list(&name) {
+            settings.set_exactly(&name, &value);
         } else {
-            settings.set(&name, &list_constant(&name, &value));
+            settings.set(&name, &quoted(&value));
         }
     }
     Ok((settings, wishes))

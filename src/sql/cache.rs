@@ -93,12 +93,17 @@ fn cost(decision: &Decision) -> usize {
     const OVERHEAD: usize = 160;
     let effects: usize = decision.effects.iter().map(effect_bytes).sum();
     let relations: usize = decision.relations.iter().map(relation_bytes).sum();
-    OVERHEAD + size_of::<Decision>() + decision.reason.0.len() + effects + relations
+    let resets: usize = decision.resets.iter().map(reset_bytes).sum();
+    OVERHEAD + size_of::<Decision>() + decision.reason.0.len() + effects + relations + resets
 }
 
 fn relation_bytes(relation: &super::Relation) -> usize {
     let schema = relation.schema.as_ref().map_or(0, |schema| schema.len());
     size_of::<super::Relation>() + schema + relation.name.len()
+}
+
+fn reset_bytes(reset: &super::ResetStatement) -> usize {
+    size_of::<super::ResetStatement>() + effect_bytes(&reset.effect)
 }
 
 fn effect_bytes(effect: &super::Effect) -> usize {
@@ -112,11 +117,13 @@ fn effect_bytes(effect: &super::Effect) -> usize {
         | Effect::Execute(name)
         | Effect::SetGiven { name, .. }
         | Effect::SetLocal { name }
+        | Effect::ResetLocal(name)
         | Effect::Show(name) => name.len(),
         Effect::Prepare(prepare) => {
             let relations: usize = prepare.relations.iter().map(relation_bytes).sum();
             size_of::<super::SqlPrepare>() + prepare.name.len() + prepare.text.len() + relations
         }
+        Effect::SetExactly { name, value } => name.len() + value.len(),
         Effect::Set { name, value } => name.len() + value.as_ref().map_or(0, |value| value.len()),
         _ => 0,
     };
@@ -159,6 +166,7 @@ mod tests {
             is_unparsed: false,
             runs_code: false,
             shows: Shown::Data,
+            resets: Box::default(),
             reason: Reason(reason.into()),
         })
     }

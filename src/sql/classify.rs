@@ -11,7 +11,7 @@ use super::lists::Lists;
 use super::reader::{self, Reader};
 use super::settings;
 use super::statement;
-use super::{Class, Decision, Effect, PinReason, Reason, Relation, Shown};
+use super::{Class, Decision, Effect, PinReason, Reason, Relation, ResetStatement, Shown};
 
 /// What the classifier is told besides the text.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +113,10 @@ pub(super) fn classify(rules: &Rules, text: &[u8]) -> Decision {
         let reason = "its statements cannot be told apart";
         return join(vec![Part::pinned(PinReason::Unknown, reason)]);
     };
+    let ends = statements
+        .iter()
+        .map(|tokens| tokens.last().map_or(0, |last| last.end));
+    let ends: Vec<usize> = ends.collect();
     let parts = statements.into_iter().map(|tokens| {
         let part = if is_long {
             statement::classify_long(text, tokens)
@@ -126,7 +130,26 @@ pub(super) fn classify(rules: &Rules, text: &[u8]) -> Decision {
             with_what_calls_leave(rules, text, tokens, part),
         )
     });
-    join(parts.collect())
+    let parts: Vec<Part> = parts.collect();
+    let resets = resets(&parts, &ends);
+    Decision {
+        resets,
+        ..join(parts)
+    }
+}
+
+/// What of the statements, which end there, makes a server go back to values of its own.
+fn resets(parts: &[Part], ends: &[usize]) -> Box<[ResetStatement]> {
+    let statements = (0..).zip(parts.iter().zip(ends));
+    let resets = statements.flat_map(|(place, (part, end))| {
+        let effects = part.effects.iter().filter(|effect| effect.resets());
+        effects.map(move |effect| ResetStatement {
+            place,
+            end: *end,
+            effect: effect.clone(),
+        })
+    });
+    resets.collect()
 }
 
 /// The tokens of a long text without literals, numbers, commas, and parentheses that then hold
@@ -166,6 +189,7 @@ fn join(parts: Vec<Part>) -> Decision {
         is_unparsed: false,
         runs_code: false,
         shows: Shown::Data,
+        resets: Box::default(),
         reason: Reason("an empty query".into()),
     };
     let mut effects = Vec::new();
@@ -260,7 +284,11 @@ pub(super) fn with_session_calls(text: &[u8], tokens: &[Token], mut part: Part) 
                 let assigns = |effect: &Effect| {
                     matches!(
                         effect,
-                        Effect::Set { .. } | Effect::SetGiven { .. } | Effect::SetLocal { .. }
+                        Effect::Set { .. }
+                            | Effect::SetExactly { .. }
+                            | Effect::SetGiven { .. }
+                            | Effect::SetLocal { .. }
+                            | Effect::ResetLocal(_)
                     )
                 };
                 let is_followed = part.class == Class::Anywhere || part.effects.iter().any(assigns);

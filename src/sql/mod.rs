@@ -35,6 +35,7 @@ pub use lists::{Lists, Patterns};
 pub use mentions::{Mentions, mentions};
 pub use namesakes::{has_any, may_mean};
 pub use scope::Scope;
+pub use set_config::is_quoted_list;
 pub use settings::quote_setting_name;
 
 use std::sync::Arc;
@@ -66,6 +67,8 @@ pub struct Decision {
     pub runs_code: bool,
     /// What its answer shows.
     pub shows: Shown,
+    /// Its statements that make a server go back to values of its own.
+    pub resets: Box<[ResetStatement]>,
     /// Why, in one line, for an operator.
     pub reason: Reason,
 }
@@ -79,6 +82,16 @@ pub enum Shown {
     PlanText,
     /// EXPLAIN in another format, for programs.
     Plan,
+}
+
+/// RESET and the like, as one of a text's statements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResetStatement {
+    /// Its place among them, counted from 0.
+    pub place: u32,
+    /// Where its last token ends, in bytes.
+    pub end: usize,
+    pub effect: Effect,
 }
 
 /// A relation as a text names it, letters as PostgreSQL stores them.
@@ -144,8 +157,13 @@ pub enum Effect {
         name: Box<str>,
         value: Option<Box<str>>,
     },
+    /// `set_config(.., .., false)` of a setting whose value is a list of names: this is what the setting
+    /// then has, with the spaces and quotes that were given.
+    SetExactly { name: Box<str>, value: Box<str> },
     /// SET LOCAL, `set_config(.., .., true)`: gone with the transaction.
     SetLocal { name: Box<str> },
+    /// SET LOCAL name TO DEFAULT.
+    ResetLocal(Box<str>),
     /// `set_config('causeway...', $1, false)`: a SET whose value comes with Bind, in this parameter,
     /// counted from 1.
     SetGiven { name: Box<str>, parameter: u16 },
@@ -175,6 +193,20 @@ pub enum Effect {
     Vacate(Box<str>),
     /// SHOW name (lower case), alone in its statement; for `causeway.*` the session answers.
     Show(Box<str>),
+}
+
+impl Effect {
+    /// The server goes back to a value of its own, of one setting or of all.
+    pub fn resets(&self) -> bool {
+        matches!(
+            self,
+            Effect::Reset(_)
+                | Effect::ResetLocal(_)
+                | Effect::ResetAll
+                | Effect::DiscardAll
+                | Effect::Set { value: None, .. }
+        )
+    }
 }
 
 /// A PREPARE whose statement does nothing but read or write.

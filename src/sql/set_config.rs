@@ -2,7 +2,7 @@
 //! arguments that are known here, can be followed.
 
 use super::classify::Part;
-use super::lexer::{Kind, Lexer};
+use super::lexer::Kind;
 use super::reader::{self, Reader};
 use super::settings::{Scope, assignment_effect, class_of, valid_name};
 use super::{Class, Effect};
@@ -88,7 +88,8 @@ fn set_config_call(reader: &mut Reader) -> Option<Option<Effect>> {
         (Argument::Known(name), value, true) => {
             let value = match value {
                 Argument::Known(value) => Some(value),
-                _ => None,
+                Argument::Null => None,
+                Argument::Given(_) => Some(String::new()),
             };
             let name = valid_name(name)?;
             Some(Some(assignment_effect(&name, value, Scope::Transaction)))
@@ -96,12 +97,12 @@ fn set_config_call(reader: &mut Reader) -> Option<Option<Effect>> {
         (_, _, true) => Some(None),
         (Argument::Known(name), Argument::Known(value), false) => {
             let name = valid_name(name)?;
-            let value = if is_quoted_list(&name) {
-                quoted_list(&value)?
-            } else {
-                reader::quote_literal(&value)
-            };
-            Some(Some(assignment_effect(&name, Some(value), Scope::Session)))
+            if is_quoted_list(&name) {
+                let (name, value) = (name.into(), value.into());
+                return Some(Some(Effect::SetExactly { name, value }));
+            }
+            let value = Some(reader::quote_literal(&value));
+            Some(Some(assignment_effect(&name, value, Scope::Session)))
         }
         // The session reads the value itself.
         (Argument::Known(name), Argument::Given(Some(parameter)), false) => {
@@ -132,9 +133,9 @@ fn skip_current_setting(reader: &mut Reader) -> Option<()> {
     reader.accept_sign(")").then_some(())
 }
 
-/// Settings whose text is a list of identifiers: SET quotes each of its values, so a whole list
-/// cannot be given back as one string.
-fn is_quoted_list(name: &str) -> bool {
+/// Settings whose text is a list of identifiers: SET quotes each of its values, and so cannot make
+/// it of a whole list (`GUC_LIST_QUOTE`).
+pub fn is_quoted_list(name: &str) -> bool {
     matches!(
         name,
         "search_path"
@@ -142,21 +143,4 @@ fn is_quoted_list(name: &str) -> bool {
             | "session_preload_libraries"
             | "local_preload_libraries"
     )
-}
-
-/// The identifiers in the text of such a setting, each quoted.
-fn quoted_list(value: &str) -> Option<String> {
-    if value.trim().is_empty() {
-        return Some("''".to_owned());
-    }
-    let mut lexer = Lexer::new(value.as_bytes());
-    let tokens: Vec<_> = lexer.by_ref().collect();
-    let mut reader = Reader::new(value.as_bytes(), &tokens);
-    let mut names = Vec::new();
-    loop {
-        names.push(reader::quote_identifier(&reader.identifier()?));
-        if !reader.accept_sign(",") {
-            return reader.at_end().then(|| names.join(", "));
-        }
-    }
 }

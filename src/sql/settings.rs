@@ -177,7 +177,10 @@ fn assign(name: &str, value: Value, scope: Scope) -> Part {
 /// node as fresh as a query does: a session may just have created the object.
 pub(super) fn class_of(assignment: &Effect) -> Class {
     match assignment {
-        Effect::Set { name, .. } | Effect::SetLocal { name }
+        Effect::Set { name, .. }
+        | Effect::SetExactly { name, .. }
+        | Effect::SetLocal { name }
+        | Effect::ResetLocal(name)
             if NAMES_AN_OBJECT.contains(&&**name) =>
         {
             Class::Read
@@ -204,6 +207,7 @@ pub(super) fn assignment_effect(name: &str, value: Value, scope: Scope) -> Effec
         return Effect::SetTransaction { read_only };
     }
     match scope {
+        Scope::Transaction if value.is_none() => Effect::ResetLocal(name.into()),
         Scope::Transaction => Effect::SetLocal { name: name.into() },
         Scope::Session => Effect::Set {
             name: name.into(),

@@ -43,6 +43,13 @@ fn set(name: &str, value: &str) -> Effect {
     }
 }
 
+fn set_exactly(name: &str, value: &str) -> Effect {
+    Effect::SetExactly {
+        name: name.into(),
+        value: value.into(),
+    }
+}
+
 fn set_default(name: &str) -> Effect {
     Effect::Set {
         name: name.into(),
@@ -555,17 +562,18 @@ fn settings() {
         ("SELECT set_config('x', 'y', false)", set("x", "'y'")),
         (
             "SELECT pg_catalog.set_config('search_path'::text, '', false) AS a",
-            set("search_path", "''"),
+            set_exactly("search_path", ""),
         ),
         (
             "SELECT set_config('search_path', 'a, \"B\"', false)",
-            set("search_path", "\"a\", \"B\""),
+            set_exactly("search_path", "a, \"B\""),
         ),
         (
             "SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new",
             set("jit", "'off'"),
         ),
         ("SELECT set_config('x', NULL, false)", set_default("x")),
+        ("SET LOCAL x TO DEFAULT", Effect::ResetLocal("x".into())),
         (
             "SELECT set_config('x', $1, true)",
             Effect::SetLocal { name: "x".into() },
@@ -738,6 +746,43 @@ fn what_stays_in_the_session_pins() {
             "DO LANGUAGE plperl $$ 1 $$",
         ],
     );
+}
+
+#[test]
+fn a_text_tells_where_it_resets() {
+    let found = |text: &str| -> Vec<(u32, String)> {
+        let decision = decide(text);
+        let resets = decision.resets.iter();
+        resets
+            .map(|reset| (reset.place, text[..reset.end].to_owned()))
+            .collect()
+    };
+    let table: &[(&str, &[(u32, &str)])] = &[
+        ("SET a TO 1; SELECT 1; RESET", &[]),
+        ("RESET a", &[(0, "RESET a")]),
+        (
+            "SELECT ';'; RESET a /* ; */ ; ; SET LOCAL b TO DEFAULT -- c",
+            &[
+                (1, "SELECT ';'; RESET a"),
+                (2, "SELECT ';'; RESET a /* ; */ ; ; SET LOCAL b TO DEFAULT"),
+            ],
+        ),
+        (
+            "(SELECT 1); SET TIME ZONE LOCAL;",
+            &[(1, "(SELECT 1); SET TIME ZONE LOCAL")],
+        ),
+        (
+            "RESET ALL;DISCARD ALL",
+            &[(0, "RESET ALL"), (1, "RESET ALL;DISCARD ALL")],
+        ),
+    ];
+    for (text, expected) in table {
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(place, text)| (*place, (*text).to_owned()))
+            .collect();
+        assert_eq!(found(text), expected, "{text}");
+    }
 }
 
 #[test]

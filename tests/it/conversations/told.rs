@@ -245,17 +245,143 @@ pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
             ],
         ),
     ];
-    let stories = stories.into_iter();
+    let stories = stories
+        .into_iter()
+        .map(|(name, witness, turns)| (name, witness, Vec::new(), turns))
+        .chain(with_startup_values());
     stories
-        .map(|(name, witness, turns)| {
+        .map(|(name, witness, startup, turns)| {
             let conversation = Conversation {
-                startup: Vec::new(),
+                startup,
                 turns,
                 leave: Leave::Politely,
             };
             (name, witness, conversation)
         })
         .collect()
+}
+
+type Story = (
+    &'static str,
+    &'static str,
+    Vec<(&'static str, &'static str)>,
+    Vec<Turn>,
+);
+
+/// What clients said who had said something in their start-up packet.
+fn with_startup_values() -> Vec<Story> {
+    let startup = vec![
+        ("options", "-c work_mem=2MB --search_path=side,Public"),
+        ("DateStyle", "German"),
+        ("TimeZone", "Europe/Paris"),
+    ];
+    let in_extended = |sql: &str| [parse("", sql), bind("", &[]), execute()];
+    let shown = ["SHOW work_mem", "SHOW search_path", "SHOW DateStyle"].map(in_extended);
+    let shown = shown.concat();
+    let change = "SET work_mem TO '1MB'; SET search_path TO public; SET DateStyle TO ISO; \
+        SET TimeZone TO 'UTC'";
+    vec![
+        (
+            "a setting that is reset in a text is at once what the client began with",
+            "C(RESET) T(search_path@0:25:-1:0) D(side,Public)",
+            startup.clone(),
+            vec![
+                say(change),
+                say("RESET search_path; SHOW search_path; SHOW DateStyle; RESET work_mem"),
+                say("SHOW work_mem; SET DateStyle TO DEFAULT /* ; */ ; SHOW DateStyle"),
+                say(change),
+                say("RESET ALL; SHOW work_mem; SHOW search_path; SHOW DateStyle; SHOW TimeZone"),
+                say("SHOW search_path"),
+            ],
+        ),
+        (
+            "whatever undoes the one undoes the other",
+            "C(ROLLBACK) T(work_mem@0:25:-1:0) D(1MB)",
+            startup.clone(),
+            vec![
+                say(change),
+                say("BEGIN; RESET work_mem; ROLLBACK; SHOW work_mem; SHOW TimeZone"),
+                say("SAVEPOINT a; RESET TimeZone; ROLLBACK TO a; SHOW TimeZone"),
+                say("RESET work_mem; SELECT 1/0"),
+                say("SHOW work_mem"),
+            ],
+        ),
+        (
+            "for a transaction too",
+            "C(SET) T(search_path@0:25:-1:0) D(side,Public)",
+            startup.clone(),
+            vec![
+                say(change),
+                say("SET LOCAL search_path TO DEFAULT"),
+                say("BEGIN"),
+                say("SET LOCAL search_path TO DEFAULT"),
+                say("SET LOCAL work_mem TO DEFAULT; SHOW search_path"),
+                say("SET LOCAL search_path TO DEFAULT; SHOW search_path; SHOW work_mem"),
+                say("COMMIT; SHOW search_path; SHOW work_mem"),
+            ],
+        ),
+        (
+            "in a cycle of the extended protocol it is the same",
+            "C(RESET) 1 2 D(2MB)",
+            startup.clone(),
+            vec![
+                say(change),
+                turn([&in_extended("RESET ALL")[..], &shown, &[Act::Sync]].concat()),
+                say(change),
+                turn([&in_extended("DISCARD ALL")[..], &shown, &[Act::Sync]].concat()),
+                say("SHOW work_mem; SHOW TimeZone"),
+            ],
+        ),
+        (
+            "what cannot be committed has not been reset",
+            "C(INSERT 0 1) E(S=ERROR V=ERROR C=23503",
+            startup.clone(),
+            vec![
+                say(change),
+                say("INSERT INTO child VALUES (4); RESET search_path"),
+                say("SHOW search_path"),
+            ],
+        ),
+        (
+            "an error behind it is where the client has written it",
+            "P=47",
+            startup.clone(),
+            vec![
+                say("RESET work_mem; SELECT '\u{e4}'; RESET ALL; SELECT nothing()"),
+                say("RESET work_mem; SELECT '\u{e4}'; RESET ALL; SELECT 1 1"),
+                say("SELECT nothing(); RESET ALL"),
+            ],
+        ),
+        (
+            "what came ahead of BEGIN in its text is of its transaction",
+            "D(2MB) C(SHOW)",
+            startup,
+            vec![
+                say("SET work_mem TO '1MB'; BEGIN; SET TimeZone TO 'UTC'"),
+                say("ROLLBACK"),
+                say("SHOW work_mem"),
+                say("SET work_mem TO '1MB'; ROLLBACK; SHOW work_mem"),
+                say("SHOW work_mem"),
+            ],
+        ),
+        (
+            "what is discarded stays so, whatever fails behind it",
+            "C(DISCARD ALL) 1 E(S=ERROR V=ERROR C=22012",
+            Vec::new(),
+            vec![
+                say("SET work_mem TO '1MB'; SET IntervalStyle TO postgres; SET ROLE other"),
+                turn(
+                    [
+                        &in_extended("DISCARD ALL")[..],
+                        &in_extended("SELECT 1/0"),
+                        &[Act::Sync],
+                    ]
+                    .concat(),
+                ),
+                say("SHOW work_mem; SHOW IntervalStyle; SELECT current_user"),
+            ],
+        ),
+    ]
 }
 
 fn turn(acts: Vec<Act>) -> Turn {
