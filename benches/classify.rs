@@ -119,6 +119,7 @@ fn bodies(functions: usize) -> Rows {
             language: Language::PlPgSql,
             source: BODY.replace("called", &format!("f{}", number / 2)).into(),
             defaults: "".into(),
+            parameters: Box::default(),
         };
         let name = format!("f{number}");
         rows.objects

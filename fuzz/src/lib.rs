@@ -50,6 +50,7 @@ pub fn body(text: &[u8]) -> bool {
             language,
             source: source.into(),
             defaults: "".into(),
+            parameters: [Some("q".into()), None].into(),
         };
         let objects = vec![
             Object::volatile(id(Kind::Function, 1), ["public", "f"], body),
@@ -59,12 +60,90 @@ pub fn body(text: &[u8]) -> bool {
         let edges = Vec::new();
         let scope = Scope::with(Catalogue::new(&Rows { objects, edges }, &Lists::default()));
         let classifier = Classifier::new(1 << 16, &[]);
-        let class = classifier.classify_in(&scope, b"SELECT f()").decision.class;
-        assert!(!is_sure || class > Class::Read, "{language:?}: {source}");
-        class == Class::Read
+        // What it runs of what it is given makes it no better.
+        let calls = ["SELECT f()", "SELECT f('SELECT 1')", "SELECT f('', 1)"];
+        let is_read = calls.map(|call| {
+            let class = classifier
+                .classify_in(&scope, call.as_bytes())
+                .decision
+                .class;
+            assert!(
+                !is_sure || class > Class::Read,
+                "{language:?}, {call}: {source}"
+            );
+            class == Class::Read
+        });
+        is_read.contains(&true)
     };
     let [sql, plpgsql] = [Language::Sql, Language::PlPgSql].map(is_read);
     sql || plpgsql
+}
+
+/// Classifies the bytes in a database that has functions which run SQL that they are given, and as what one of
+/// them is given. It must not panic; a remembered decision must be what a fresh look gives; what is given must be
+/// no better than what it is by itself. Tells whether it may be given and only reads.
+pub fn given(text: &[u8]) -> bool {
+    thread_local! {
+        static EXPERIENCED: (Classifier, Scope) = (Classifier::new(1 << 20, &[]), executing());
+    }
+    EXPERIENCED.with(|(experienced, scope)| {
+        let class_of = |text: &[u8]| {
+            let remembered = experienced.classify_in(scope, text).decision;
+            let fresh = Classifier::new(1 << 16, &[])
+                .classify_in(scope, text)
+                .decision;
+            assert_eq!(remembered, fresh, "{}", String::from_utf8_lossy(text));
+            fresh.class
+        };
+        let by_itself = class_of(text);
+        let doubled = String::from_utf8_lossy(text).replace('\'', "''");
+        let calls = [
+            format!("SELECT runs('{doubled}')"),
+            format!(
+                "SELECT * FROM runs($fuzz${}$fuzz$)",
+                String::from_utf8_lossy(text)
+            ),
+        ];
+        let is_read = calls.map(|call| class_of(call.as_bytes()) == Class::Read);
+        let is_given_as_it_is = !text.contains(&b'$') && std::str::from_utf8(text).is_ok();
+        if is_given_as_it_is && is_read.contains(&true) {
+            assert_eq!(by_itself, Class::Read, "{}", String::from_utf8_lossy(text));
+        }
+        is_read.contains(&true)
+    })
+}
+
+/// A database with functions that run what they are given.
+fn executing() -> Scope {
+    let id = |kind, oid| ObjectId { kind, oid };
+    let function = |oid, name, source: &str| {
+        let body = Body {
+            language: Language::PlPgSql,
+            source: source.into(),
+            defaults: "".into(),
+            parameters: [Some("q".into())].into(),
+        };
+        Object::volatile(id(Kind::Function, oid), ["public", name], body)
+    };
+    let relation =
+        |oid, name| Object::new(id(Kind::Relation, oid), ["public", name, ""], Nature::Plain);
+    let objects = vec![
+        function(1, "runs", "BEGIN EXECUTE q; END"),
+        function(
+            2,
+            "f",
+            "BEGIN EXECUTE 'SELECT count(*) FROM ' || quote_ident(q); END",
+        ),
+        function(
+            3,
+            "g",
+            "BEGIN EXECUTE format('EXPLAIN ANALYZE %s LIMIT %L', q, q); END",
+        ),
+        relation(4, "t"),
+        relation(5, "u"),
+    ];
+    let edges = Vec::new();
+    Scope::with(Catalogue::new(&Rows { objects, edges }, &Lists::default()))
 }
 
 /// A crude look of its own at plain texts (no quotes, no comments): a data-modifying WITH query, or a

@@ -11,6 +11,14 @@ use super::Decision;
 
 const SHARDS: usize = 16;
 
+/// What is known by a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    Decided(Arc<Decision>),
+    /// The values of literals matter: there is a key for each text.
+    ByValues,
+}
+
 pub(super) struct DecisionCache {
     shards: Box<[Mutex<Shard>; SHARDS]>,
 }
@@ -30,12 +38,12 @@ impl DecisionCache {
         }
     }
 
-    pub fn get(&self, key: u128) -> Option<Arc<Decision>> {
+    pub fn get(&self, key: u128) -> Option<Known> {
         self.with_shard(key, |shard| shard.entries.get(&key).cloned())
     }
 
-    pub fn put(&self, key: u128, decision: Arc<Decision>) {
-        self.with_shard(key, |shard| shard.put(key, decision));
+    pub fn put(&self, key: u128, known: Known) {
+        self.with_shard(key, |shard| shard.put(key, known));
     }
 
     pub fn clear(&self) {
@@ -64,19 +72,19 @@ impl DecisionCache {
 }
 
 struct Shard {
-    entries: LruCache<u128, Arc<Decision>, BuildHasherDefault<KeyIsHash>>,
+    entries: LruCache<u128, Known, BuildHasherDefault<KeyIsHash>>,
     bytes: usize,
     max_bytes: usize,
 }
 
 impl Shard {
-    fn put(&mut self, key: u128, decision: Arc<Decision>) {
-        let added = cost(&decision);
+    fn put(&mut self, key: u128, known: Known) {
+        let added = cost(&known);
         if added > self.max_bytes {
             return;
         }
         self.bytes += added;
-        if let Some(old) = self.entries.put(key, decision) {
+        if let Some(old) = self.entries.put(key, known) {
             self.bytes = self.bytes.saturating_sub(cost(&old));
         }
         while self.bytes > self.max_bytes {
@@ -89,8 +97,11 @@ impl Shard {
 }
 
 /// Bytes that an entry holds, with what the map and the allocator add to it.
-fn cost(decision: &Decision) -> usize {
+fn cost(known: &Known) -> usize {
     const OVERHEAD: usize = 160;
+    let Known::Decided(decision) = known else {
+        return OVERHEAD;
+    };
     let effects: usize = decision.effects.iter().map(effect_bytes).sum();
     let relations: usize = decision.relations.iter().map(relation_bytes).sum();
     let resets: usize = decision.resets.iter().map(reset_bytes).sum();
@@ -155,8 +166,8 @@ mod tests {
     use super::*;
     use crate::sql::{Class, Reason, Shown};
 
-    fn decision(reason: &str) -> Arc<Decision> {
-        Arc::new(Decision {
+    fn decision(reason: &str) -> Known {
+        Known::Decided(Arc::new(Decision {
             class: Class::Read,
             statements: 1,
             effects: Box::default(),
@@ -168,7 +179,7 @@ mod tests {
             shows: Shown::Data,
             resets: Box::default(),
             reason: Reason(reason.into()),
-        })
+        }))
     }
 
     /// Keys that all fall into one shard.

@@ -11,6 +11,7 @@
 mod below;
 mod bodies;
 mod by_name;
+mod executing;
 mod late;
 mod leaves;
 mod proof;
@@ -29,11 +30,13 @@ use super::lists::Lists;
 use super::{PinReason, Relation};
 use below::Below;
 use by_name::ByName;
+pub(super) use executing::Executes;
+use executing::Executing;
 use late::Late;
 use leaves::Leaves;
 use proof::Proofs;
 pub use rows::{Body, Edge, Kind, Language, Nature, Object, ObjectId, Rows};
-use spread::Spread;
+use spread::{RunsWhatItIsGiven, Spread};
 
 /// What using a thing means for where a statement may run, weakest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +54,8 @@ pub enum Finding {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Catalogue {
     functions: ByName<Finding>,
+    /// Functions that run SQL which they are given.
+    executing: Executing,
     operators: ByName<Finding>,
     types: ByName<Finding>,
     has_unsafe_types: bool,
@@ -74,14 +79,17 @@ impl Catalogue {
         let (mut below, mut leaves) = (Below::new(rows, lists), Leaves::new(rows, lists));
         let mut late = Late::new(rows);
         loop {
-            let findings = spread.findings(&proofs.by_place);
+            let findings = spread.findings(&proofs.by_place, RunsWhatItIsGiven::Writes);
+            // All the rest that a call does of a function that runs what it is given.
+            let beside = spread.findings(&proofs.by_place, RunsWhatItIsGiven::Reads);
             let catalogue = Catalogue {
                 below,
                 leaves,
                 late,
+                executing: Executing::new(rows, lists, &proofs.by_place, &beside),
                 ..Catalogue::of(rows, &findings)
             };
-            if proofs.hold(&catalogue, &findings) {
+            if proofs.hold(&catalogue, &beside) {
                 return catalogue;
             }
             (below, leaves, late) = (catalogue.below, catalogue.leaves, catalogue.late);
@@ -92,6 +100,7 @@ impl Catalogue {
     fn of(rows: &Rows, findings: &[Finding]) -> Catalogue {
         let mut catalogue = Catalogue {
             functions: ByName::default(),
+            executing: Executing::default(),
             operators: ByName::default(),
             types: ByName::default(),
             has_unsafe_types: false,
@@ -131,6 +140,15 @@ impl Catalogue {
     /// The worst of all overloads; without a schema, of all schemas that have one.
     pub fn function(&self, schema: Option<&str>, name: &str) -> Option<&Finding> {
         self.functions.get(schema, name)
+    }
+
+    pub(super) fn any_executes(&self) -> bool {
+        !self.executing.is_empty()
+    }
+
+    /// What calls of the name do if a function of it runs SQL which it is given.
+    pub(super) fn executing(&self, schema: Option<&str>, name: &str) -> Option<&Executes> {
+        self.executing.get(schema, name)
     }
 
     /// The worst of all operators of this sign that are not PostgreSQL's own.

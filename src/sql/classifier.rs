@@ -1,15 +1,14 @@
 //! The door of this module: a text in, what it does out. Remembers decisions by fingerprint, and
 //! what replicas have refused to run. Shared by all sessions.
 
-use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
-use super::cache::DecisionCache;
-use super::classify::{self, MAX_PARSED_BYTES, Rules};
-use super::fingerprint::{Fingerprint, Secret, fingerprint};
+use super::cache::{DecisionCache, Known};
+use super::classify::{self, MAX_PARSED_BYTES, Notes, Rules};
+use super::fingerprint::{Fingerprint, Secret, exact_key, fingerprint};
 use super::hints::{Hints, hints};
 use super::lists::{Lists, Patterns};
 use super::scope::{Edition, Scope};
@@ -18,7 +17,7 @@ use super::{Class, Decision, Reason};
 /// The answer about one text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classified {
-    /// Shared by all texts that differ in the values of literals only.
+    /// Shared by all texts that differ only in values of literals which do not matter.
     pub decision: Arc<Decision>,
     /// What this text's comments ask for. Rare, hence the box.
     pub hints: Option<Box<Hints>>,
@@ -113,8 +112,7 @@ impl Classifier {
         }
         let Fingerprint { key, has_hint } = fingerprint(self.secret, text);
         let decision = self
-            .decisions
-            .get(key ^ edition.salt)
+            .remembered(&edition, key, text)
             .unwrap_or_else(|| self.decide(scope, &edition, key, text));
         if decision.is_unparsed {
             self.count_unparsed(key, text);
@@ -123,6 +121,19 @@ impl Classifier {
             decision,
             hints: if has_hint { boxed_hints(text) } else { None },
             edition: number,
+        }
+    }
+
+    fn remembered(&self, edition: &Edition, key: u128, text: &[u8]) -> Option<Arc<Decision>> {
+        match self.decisions.get(key ^ edition.salt)? {
+            Known::Decided(decision) => Some(decision),
+            Known::ByValues => {
+                let exact = exact_key(self.secret, text);
+                match self.decisions.get(exact ^ edition.salt)? {
+                    Known::Decided(decision) => Some(decision),
+                    Known::ByValues => None,
+                }
+            }
         }
     }
 
@@ -138,8 +149,8 @@ impl Classifier {
         edition.number().wrapping_add(lessons << 3)
     }
 
-    /// A replica refused to run `text`: from now on it is a write, as are all texts of the same
-    /// fingerprint. Texts too long to be remembered are left alone: they are writes already.
+    /// A replica refused to run `text`: from now on it is a write, as are all texts that share its
+    /// decision. Texts too long to be remembered are left alone: they are writes already.
     pub fn remember_as_write(&self, text: &[u8]) {
         self.remember_as_write_in(&self.text_alone, text);
     }
@@ -151,8 +162,11 @@ impl Classifier {
             return;
         }
         let Fingerprint { key, .. } = fingerprint(self.secret, text);
-        self.learned().get_or_insert(key, || beginning(text));
-        self.decide(scope, &scope.current(), key, text);
+        let edition = scope.current();
+        let (_, rests_on) = self.judge(scope, &edition, text);
+        let own_key = self.own_key(rests_on, key, text);
+        self.learned().get_or_insert(own_key, || beginning(text));
+        self.decide(scope, &edition, key, text);
         self.lessons.fetch_add(1, Ordering::Release);
     }
 
@@ -221,30 +235,45 @@ impl Classifier {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn judge(&self, scope: &Scope, edition: &Edition, text: &[u8]) -> Decision {
-        let missed = Cell::new(false);
+    fn judge(&self, scope: &Scope, edition: &Edition, text: &[u8]) -> (Decision, RestsOn) {
+        let notes = Notes::default();
         let rules = Rules {
             lists: &self.lists,
             catalogue: edition.catalogue.as_deref(),
-            missed: &missed,
+            notes: &notes,
         };
         let decision = classify::classify(&rules, text);
-        if missed.get() {
+        if notes.missed.get() {
             scope.miss();
         }
-        decision
+        match notes.by_values.get() {
+            true => (decision, RestsOn::Values),
+            false => (decision, RestsOn::Shape),
+        }
+    }
+
+    /// The key by which the decision about a text is remembered.
+    fn own_key(&self, rests_on: RestsOn, key: u128, text: &[u8]) -> u128 {
+        match rests_on {
+            RestsOn::Shape => key,
+            RestsOn::Values => exact_key(self.secret, text),
+        }
     }
 
     fn decide(&self, scope: &Scope, edition: &Edition, key: u128, text: &[u8]) -> Arc<Decision> {
-        let mut decision = self.judge(scope, edition, text);
+        let (mut decision, rests_on) = self.judge(scope, edition, text);
+        let own_key = self.own_key(rests_on, key, text);
         let mut learned = self.learned();
-        if learned.get(&key).is_some() && decision.class < Class::Write {
+        if learned.get(&own_key).is_some() && decision.class < Class::Write {
             decision.class = Class::Write;
             decision.reason = Reason("a replica refused to run it".into());
         }
         let decision = Arc::new(decision);
-        self.decisions
-            .put(key ^ edition.salt, Arc::clone(&decision));
+        if own_key != key {
+            self.decisions.put(key ^ edition.salt, Known::ByValues);
+        }
+        let known = Known::Decided(Arc::clone(&decision));
+        self.decisions.put(own_key ^ edition.salt, known);
         decision
     }
 
@@ -252,11 +281,19 @@ impl Classifier {
         // A quick look first: most long texts have no hint, and reading them again costs.
         let may_hint = memchr::memmem::find(text, b"causeway.").is_some();
         Classified {
-            decision: Arc::new(self.judge(scope, edition, text)),
+            decision: Arc::new(self.judge(scope, edition, text).0),
             hints: if may_hint { boxed_hints(text) } else { None },
             edition: self.number(edition),
         }
     }
+}
+
+/// What about a text made its decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RestsOn {
+    /// All but the values of its literals.
+    Shape,
+    Values,
 }
 
 const MAX_LEARNED: std::num::NonZeroUsize = std::num::NonZeroUsize::new(1_000).unwrap();

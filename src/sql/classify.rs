@@ -5,6 +5,7 @@ use std::cell::Cell;
 
 use super::catalogue::Catalogue;
 use super::functions::{self, Verdict};
+use super::given;
 use super::left_behind::with_what_calls_leave;
 use super::lexer::{Kind, Lexer, Token};
 use super::lists::Lists;
@@ -19,8 +20,18 @@ pub(super) struct Rules<'a> {
     pub lists: &'a Lists,
     /// The names of the session's database, where they are known.
     pub catalogue: Option<&'a Catalogue>,
-    /// Set when a name is met that the catalogue does not have.
-    pub missed: &'a Cell<bool>,
+    pub notes: &'a Notes,
+}
+
+/// What is noticed on the way.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// A name was met that the catalogue does not have.
+    pub missed: Cell<bool>,
+    /// The values of literals have been looked at: what they are may make another class.
+    pub by_values: Cell<bool>,
+    /// What was judged of SQL in literals.
+    pub given: Cell<given::Spent>,
 }
 
 /// Texts longer than this are judged by their keywords alone, and never remembered.

@@ -4,7 +4,9 @@
 //! Two texts share a *shape* key only if they have the same tokens, where two literals of the
 //! same kind count as the same. The classifier sees no more than that of a text with a shape key
 //! (see [`canonical`](super::canonical::canonical)), so equal keys mean equal decisions. Texts whose decision carries literal
-//! values (SET, several statements, ...) have an *exact* key, of all their bytes.
+//! values (SET, several statements, ...) have an *exact* key, of all their bytes. So have those of which the
+//! catalogue says that they give SQL as a literal to a function ([`given`](super::given)): the decision by the
+//! shape key is then that there is one by the exact key.
 
 use std::hash::Hasher;
 
@@ -72,7 +74,8 @@ fn begins_data_statement(word: &[u8]) -> bool {
     WORDS.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
-fn exact_key(secret: Secret, text: &[u8]) -> u128 {
+/// The key of a text whose decision carries the values of its literals, or rests on them.
+pub(super) fn exact_key(secret: Secret, text: &[u8]) -> u128 {
     let mut hasher = SipHasher13::new_with_key(&secret.0);
     // No shape begins with this byte: the two kinds of key never meet.
     hasher.write(&[0xff]);

@@ -8,9 +8,11 @@ pub mod catalogue;
 mod classifier;
 mod classify;
 mod database;
+mod dynamic;
 mod expression;
 mod fingerprint;
 pub mod functions;
+mod given;
 pub mod hints;
 mod left_behind;
 mod lexer;
@@ -71,6 +73,15 @@ pub struct Decision {
     pub resets: Box<[ResetStatement]>,
     /// Why, in one line, for an operator.
     pub reason: Reason,
+}
+
+impl Decision {
+    /// One query that only reads, wherever, and changes nothing.
+    fn is_one_query(&self) -> bool {
+        let only_reads = (Class::Read..=Class::PrimaryRead).contains(&self.class);
+        let changes_nothing = self.effects.is_empty() && !self.copies_in && !self.is_ddl;
+        only_reads && changes_nothing && self.statements == 1
+    }
 }
 
 /// What the answer to a text shows; of several statements the strongest counts.

@@ -7,8 +7,9 @@ use super::classify::Rules;
 use super::functions::{self, Verdict};
 
 impl Rules<'_> {
-    /// A call of the function that the path names.
-    pub fn function(&self, path: &[String]) -> Finding {
+    /// A call of the function that the path names. `given` is what the catalogue's functions of the name do
+    /// with what they are given here, where that makes a difference.
+    pub fn function(&self, path: &[String], given: Option<&Finding>) -> Finding {
         let Some((name, schema)) = split(path) else {
             return Finding::Writes("a function without a name".into());
         };
@@ -24,7 +25,7 @@ impl Rules<'_> {
             Some(_) => None,
         };
         let of_user = self.catalogue.and_then(|catalogue| {
-            let function = catalogue.function(schema, name);
+            let function = given.or_else(|| catalogue.function(schema, name));
             // `type(value)` is a cast.
             function.or_else(|| match builtin {
                 None => catalogue.type_named(schema, name),
@@ -97,8 +98,8 @@ impl Rules<'_> {
 
     /// In doubt it writes. A catalogue that lacks a name may be older than the thing.
     fn unknown(&self, what: String) -> Finding {
-        self.missed
-            .set(self.missed.get() || self.catalogue.is_some());
+        let missed = &self.notes.missed;
+        missed.set(missed.get() || self.catalogue.is_some());
         Finding::Writes(format!("{what} is not known").into())
     }
 

@@ -1,16 +1,27 @@
-//! The body of a function in PL/pgSQL, taken apart into the queries that it runs. Known are the
-//! statements that do nothing but compute, branch and query. One of any other kind, dynamic SQL and
-//! cursors among them, is the reason why it cannot be told what a body does.
+//! The body of a function in PL/pgSQL, taken apart into the queries that it runs, and those that it puts
+//! together and runs ([`dynamic`](super::dynamic)). Known are the statements that do nothing but compute,
+//! branch and query. One of any other kind, cursors among them, is the reason why it cannot be told what a
+//! body does.
 //!
 //! PL/pgSQL finds the ends of its queries by keywords outside of parentheses, and so does this: each
 //! token is a word of a statement, a name that is assigned to, or part of a query that is given out.
 //! What a variable hides makes no difference: it can be neither called nor read from.
 
+use super::dynamic::{self, Parameters, Template};
 use super::lexer::{Kind, Lexer, Token};
 use super::reader::{self, Reader};
 
-/// The queries that a body runs, each a whole statement; or the reason why that cannot be told.
-pub(super) fn queries(text: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+/// All that a body runs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Ran {
+    /// Each a whole statement.
+    pub queries: Vec<Vec<u8>>,
+    /// Of the texts that it executes.
+    pub templates: Vec<Template>,
+}
+
+/// What a body runs; or the reason why that cannot be told.
+pub(super) fn queries(text: &[u8], parameters: &Parameters) -> Result<Ran, String> {
     let mut lexer = Lexer::new(text);
     let tokens: Vec<Token> = lexer.by_ref().collect();
     let is_unclear = |token: &Token| matches!(token.kind, Kind::Broken | Kind::UnicodeName);
@@ -19,8 +30,10 @@ pub(super) fn queries(text: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     }
     let mut body = Body {
         text,
+        parameters,
         reader: Reader::new(text, &tokens),
-        queries: Vec::new(),
+        ran: Ran::default(),
+        assigned: Vec::new(),
     };
     while body.reader.accept_sign("#") {
         body.directive()?;
@@ -28,12 +41,19 @@ pub(super) fn queries(text: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     while !body.reader.at_end() {
         body.statement()?;
     }
-    Ok(body.queries)
+    let changes_what_it_runs = {
+        let mut given = body.ran.templates.iter().flat_map(Template::given);
+        given.any(|place| body.may_assign(place))
+    };
+    match changes_what_it_runs {
+        true => Err("it changes what it is given, and runs it".to_owned()),
+        false => Ok(body.ran),
+    }
 }
 
 /// Whether a statement that begins so is a query.
 pub(super) fn begins_query(reader: &Reader) -> bool {
-    const WORDS: [&str; 4] = ["SELECT", "WITH", "VALUES", "TABLE"];
+    const WORDS: [&str; 5] = ["SELECT", "WITH", "VALUES", "TABLE", "EXPLAIN"];
     reader.peek_is_sign("(") || WORDS.iter().any(|word| reader.sees(word))
 }
 
@@ -42,8 +62,11 @@ type Known = Result<(), String>;
 
 struct Body<'a> {
     text: &'a [u8],
+    parameters: &'a Parameters,
     reader: Reader<'a>,
-    queries: Vec<Vec<u8>>,
+    ran: Ran,
+    /// What is assigned to or declared, parts of names and what stands between them.
+    assigned: Vec<&'a [Token]>,
 }
 
 impl<'a> Body<'a> {
@@ -89,6 +112,7 @@ impl<'a> Body<'a> {
             }
             "return" => self.give_back(),
             "raise" => self.raise(),
+            "execute" => self.execute(),
             "get" => self.diagnostics(),
             "select" | "with" => {
                 self.reader = start;
@@ -130,7 +154,9 @@ impl<'a> Body<'a> {
         if reader.identifier().is_none() {
             return Err(unread(start));
         }
+        self.assigned.extend(start.rest().get(..1));
         if reader.accept_all(&["ALIAS", "FOR"]) {
+            self.assigned.push(reader.rest());
             reader.next();
             return reader.at_end().then_some(()).ok_or_else(|| unread(start));
         }
@@ -168,7 +194,9 @@ impl<'a> Body<'a> {
     fn data_type(&mut self, tokens: &[Token]) -> Known {
         if !tokens.iter().any(|token| self.is(token, "%")) {
             let data_type = self.source(tokens);
-            self.queries.push([b"SELECT NULL::", data_type].concat());
+            self.ran
+                .queries
+                .push([b"SELECT NULL::", data_type].concat());
             return Ok(());
         }
         let is_known = |token: &Token| {
@@ -187,7 +215,9 @@ impl<'a> Body<'a> {
         let value = self.up_to(&["WHEN"])?;
         if !value.is_empty() {
             let value = self.source(value);
-            self.queries.push([b"SELECT 1 = (", value, b")"].concat());
+            self.ran
+                .queries
+                .push([b"SELECT 1 = (", value, b")"].concat());
         }
         Ok(())
     }
@@ -226,6 +256,10 @@ impl<'a> Body<'a> {
         self.names(targets)?;
         self.word("IN")?;
         self.reader.accept("REVERSE");
+        if self.reader.accept("EXECUTE") {
+            self.executed(&["LOOP"])?;
+            return self.word("LOOP");
+        }
         let of = self.up_to(&["LOOP"])?;
         match (self.dots(of), of) {
             (Some(dots), _) => self.range(of, dots)?,
@@ -263,7 +297,7 @@ impl<'a> Body<'a> {
         let bounds = [(first.start, dots), (dots + "..".len(), upper_end)];
         for (start, end) in bounds.into_iter().chain(step) {
             let bound = self.text.get(start..end).unwrap_or_default();
-            self.queries.push([b"SELECT ", bound].concat());
+            self.ran.queries.push([b"SELECT ", bound].concat());
         }
         Ok(())
     }
@@ -292,6 +326,10 @@ impl<'a> Body<'a> {
     /// `RETURN [value]`, `RETURN NEXT [value]`, `RETURN QUERY query`.
     fn give_back(&mut self) -> Known {
         let is_query = self.reader.accept("QUERY");
+        if is_query && self.reader.accept("EXECUTE") {
+            self.executed(&[";"])?;
+            return self.semicolon();
+        }
         if !is_query {
             self.reader.accept("NEXT");
         }
@@ -333,7 +371,40 @@ impl<'a> Body<'a> {
         if !items.iter().all(is_known) {
             return Err(unread(Reader::new(self.text, items)));
         }
+        self.assigned.push(items);
         self.semicolon()
+    }
+
+    /// `EXECUTE text [INTO [STRICT] target, ...] [USING value, ...]`, the last two in either order.
+    fn execute(&mut self) -> Known {
+        self.executed(&["INTO", ";"])?;
+        if self.reader.accept("INTO") {
+            self.reader.accept("STRICT");
+            let targets = self.up_to(&["USING", ";"])?;
+            self.names(targets)?;
+            self.values(&[";"])?;
+        }
+        self.semicolon()
+    }
+
+    /// `text [USING value, ...]`, up to one of these words and signs.
+    fn executed(&mut self, ends: &[&str]) -> Known {
+        let text = self.up_to(&[&["USING"][..], ends].concat())?;
+        self.expression(text)?;
+        let template = Template::new(self.text, text, self.parameters)?;
+        self.ran.templates.push(template);
+        self.values(ends)
+    }
+
+    /// `[USING value, ...]`, up to one of these words and signs.
+    fn values(&mut self, ends: &[&str]) -> Known {
+        match self.reader.accept("USING") {
+            true => {
+                let values = self.up_to(ends)?;
+                self.expression(values)
+            }
+            false => Ok(()),
+        }
     }
 
     /// A query whose row goes into variables: `INTO [STRICT] target, ...`, at whatever place. It is given
@@ -357,8 +428,10 @@ impl<'a> Body<'a> {
                 break;
             }
         }
+        let taken = behind.len() - targets.rest().len();
+        self.assigned.extend(behind.get(..taken));
         let parts = [self.source(query), self.source(targets.rest())];
-        self.queries.push(parts.join(&b' '));
+        self.ran.queries.push(parts.join(&b' '));
         self.semicolon()
     }
 
@@ -382,8 +455,9 @@ impl<'a> Body<'a> {
         Some(target)
     }
 
-    fn assignment(&mut self, target: &[Token]) -> Known {
+    fn assignment(&mut self, target: &'a [Token]) -> Known {
         self.reader.next();
+        self.assigned.push(target);
         if target.iter().any(|token| self.is(token, "[")) {
             self.expression(target)?;
         }
@@ -425,7 +499,7 @@ impl<'a> Body<'a> {
             return Err(unread(self.reader));
         }
         let expression = self.source(tokens);
-        self.queries.push([b"SELECT ", expression].concat());
+        self.ran.queries.push([b"SELECT ", expression].concat());
         Ok(())
     }
 
@@ -434,12 +508,19 @@ impl<'a> Body<'a> {
         if !begins_query(&reader) {
             return Err(unread(reader));
         }
-        self.queries.push(self.source(tokens).to_vec());
+        self.ran.queries.push(self.source(tokens).to_vec());
         Ok(())
     }
 
+    /// Whether a parameter may have another value than it was given, or its name another meaning.
+    fn may_assign(&self, place: usize) -> bool {
+        let mut assigned = self.assigned.iter().copied().flatten();
+        assigned.any(|token| dynamic::means(self.text, *token, self.parameters, place))
+    }
+
     /// Names that are assigned to, or of labels.
-    fn names(&self, tokens: &[Token]) -> Known {
+    fn names(&mut self, tokens: &'a [Token]) -> Known {
+        self.assigned.push(tokens);
         let is_known = |token: &Token| {
             is_name(token)
                 || token.kind == Kind::Number

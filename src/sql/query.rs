@@ -10,6 +10,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 use super::canonical::{canonical, letters};
 use super::catalogue::Finding;
 use super::classify::{Part, Rules};
+use super::given;
 use super::lexer::{self, Kind};
 use super::names;
 use super::reader::{self, Reader};
@@ -33,7 +34,7 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[lexer::Token]) -> P
             ..Part::write("the parser does not know its syntax")
         };
     };
-    let mut walk = Walk::new(*rules);
+    let mut walk = Walk::new(*rules, given::judge(rules, text, tokens));
     let everything = names::everything(rules.catalogue);
     let mut seen = walk.query(&query).and_then(|()| walk.found(everything));
     // The tree has them in other words; what writes has been ruled out.

@@ -13,6 +13,7 @@ use sqlparser::ast::{
 use super::Relation;
 use super::catalogue::Finding;
 use super::classify::Rules;
+use super::given::Given;
 use super::query::relation;
 
 /// `Err` is the reason why the query is a write.
@@ -20,6 +21,7 @@ pub(super) type Seen = Result<(), String>;
 
 pub(super) struct Walk<'a> {
     pub(super) rules: Rules<'a>,
+    given: Given,
     primary_only: Option<Box<str>>,
     /// Names that WITH gives to queries, as far as they can be seen from here.
     with_names: Vec<String>,
@@ -27,12 +29,14 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(rules: Rules<'a>) -> Self {
+    /// `given` is what the query's calls do with SQL that they are given.
+    pub fn new(rules: Rules<'a>, mut given: Given) -> Self {
         Walk {
             rules,
+            relations: std::mem::take(&mut given.relations),
+            given,
             primary_only: None,
             with_names: Vec::new(),
-            relations: Vec::new(),
         }
     }
 
@@ -434,7 +438,7 @@ impl<'a> Walk<'a> {
         if path.last().is_some_and(|name| name == "nullif") {
             self.operators(&["="])?;
         }
-        let finding = self.rules.function(&path);
+        let finding = self.rules.function(&path, self.given.of(&path));
         self.found(finding)
     }
 }

@@ -248,3 +248,95 @@ async fn a_volatile_function_reads_near_for_as_long_as_its_body_only_reads() {
         rows.to_string()
     );
 }
+
+/// What a function runs of what it is given is judged in each call.
+#[tokio::test]
+async fn a_call_that_gives_sql_reads_near_if_what_it_gives_only_reads() {
+    let front = Front::small().await;
+    let client = front.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (n int); INSERT INTO t VALUES (5);
+             CREATE FUNCTION runs(q text) RETURNS int LANGUAGE plpgsql AS
+                 'DECLARE n int; BEGIN EXECUTE q INTO n; RETURN n; END';
+             CREATE FUNCTION explains(text) RETURNS SETOF text LANGUAGE plpgsql AS
+                 $$ DECLARE line text; BEGIN
+                     FOR line IN EXECUTE format('EXPLAIN (ANALYZE) %s', $1) LOOP RETURN NEXT line; END LOOP;
+                 END $$;
+             CREATE FUNCTION counts(app text, relation varchar) RETURNS int LANGUAGE plpgsql AS
+                 $$ DECLARE n int; BEGIN
+                     EXECUTE 'SELECT count(*) FROM ' || quote_ident(app) || '.' || quote_ident($2) INTO n; RETURN n;
+                 END $$;
+             CREATE FUNCTION cut(q name) RETURNS int LANGUAGE plpgsql AS
+                 'DECLARE n int; BEGIN EXECUTE q INTO n; RETURN n; END';
+             CREATE FUNCTION given_last(OUT n int, q text) LANGUAGE plpgsql AS
+                 'BEGIN EXECUTE q INTO n; END';
+             CREATE FUNCTION looks_up(wanted int) RETURNS int LANGUAGE plpgsql AS
+                 $$ DECLARE n int; BEGIN EXECUTE 'SELECT max(n) FROM t WHERE n = $1' INTO n USING wanted; RETURN n; END $$;",
+        )
+        .await
+        .unwrap();
+    for (sql, answer) in [
+        ("SELECT runs('SELECT n FROM t')", "5"),
+        (
+            "SELECT runs($$SELECT runs('SELECT n FROM t WHERE n > 1')$$)",
+            "5",
+        ),
+        (
+            "SELECT (count(*) > 1)::int FROM explains('SELECT * FROM t')",
+            "1",
+        ),
+        ("SELECT counts('public', 't')", "1"),
+        ("SELECT looks_up(5)", "5"),
+    ] {
+        read_on_replica(&client, sql, answer).await;
+    }
+    // Of the same shape, and in forms that are not taken apart.
+    let writes = "INSERT INTO t VALUES (6) RETURNING n";
+    for sql in [
+        format!("SELECT runs('{writes}')"),
+        format!("SELECT runs($${writes}$$)"),
+        r"SELECT runs(E'INSERT\x20INTO t VALUES (6) RETURNING n')".to_owned(),
+        format!("SELECT runs($a$SELECT runs('{writes}')$a$)"),
+        format!("SELECT runs('{writes}') FROM explains('SELECT 1') LIMIT 1"),
+    ] {
+        assert_eq!(ask(&client, &sql).await, "6", "{sql}");
+        assert!(route(&client).await.contains("reason=\"write\""), "{sql}");
+    }
+    let given = client.prepare("SELECT runs($1)").await.unwrap();
+    for (sql, answer) in [("SELECT max(n) FROM t", 6), (writes, 6)] {
+        let row = client.query_one(&given, &[&sql]).await.unwrap();
+        assert_eq!(row.get::<_, i32>(0), answer);
+        assert!(route(&client).await.contains("reason=\"write\""), "{sql}");
+    }
+    for sql in ["SELECT cut('SELECT 7')", "SELECT given_last('SELECT 7')"] {
+        assert_eq!(ask(&client, sql).await, "7");
+        assert!(route(&client).await.contains("reason=\"write\""), "{sql}");
+    }
+
+    // Replaced: what was decided of its calls is decided anew.
+    client
+        .batch_execute(
+            "CREATE OR REPLACE FUNCTION runs(q text) RETURNS int LANGUAGE plpgsql AS
+                 $$ DECLARE n int; BEGIN EXECUTE q INTO n; INSERT INTO t VALUES (8); RETURN n; END $$",
+        )
+        .await
+        .unwrap();
+    let prepared = client.prepare("SELECT runs('SELECT 3')").await.unwrap();
+    let before: i64 = ask(&client, "SELECT count(*) FROM t")
+        .await
+        .parse()
+        .unwrap();
+    let mut rows = before;
+    for _ in 0..2 {
+        loop {
+            client.query_one(&prepared, &[]).await.unwrap();
+            rows += 1;
+            // Before it is known, the replica refuses; either way it writes once.
+            if route(&client).await.contains("reason=\"write\"") {
+                break;
+            }
+        }
+    }
+    until(&client, "SELECT count(*) FROM t", &rows.to_string()).await;
+}

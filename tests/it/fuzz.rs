@@ -207,6 +207,13 @@ fn function_bodies() {
 }
 
 #[test]
+fn given_sql() {
+    let mut reads = 0;
+    repeat(2_000, text, |text| reads += u32::from(bodies::given(text)));
+    assert!(reads > 50, "only {reads} of the texts are read");
+}
+
+#[test]
 fn frontend() {
     repeat(20_000, greeting, bodies::frontend);
 }
@@ -226,6 +233,7 @@ fn bytes_without_any_sense() {
     let ran = runner.run(&any, |bytes| {
         bodies::classify(&bytes);
         bodies::body(&bytes);
+        bodies::given(&bytes);
         bodies::frontend(&bytes);
         bodies::frames(&bytes);
         Ok(())

@@ -121,6 +121,7 @@ fn object(row: &Row) -> Result<Object, LoadError> {
                 language,
                 source: row.try_get::<_, &str>(8)?.into(),
                 defaults: defaults.trim().into(),
+                parameters: row.try_get::<_, Vec<Option<Box<str>>>>(9)?.into(),
             };
             Object::volatile(id, [schema, name], body)
         }

@@ -5,14 +5,13 @@
 //! what that makes of the names, until what is left holds together. So functions that call one another,
 //! or themselves, are read too: somewhere in what they do there would have to be a body that writes.
 
-use std::cell::Cell;
-
 use super::{Body, Catalogue, Finding, Language, Rows};
 use crate::sql::Class;
-use crate::sql::classify::{self, Rules};
+use crate::sql::classify::{self, Notes, Rules};
+use crate::sql::dynamic::{By, Template};
 use crate::sql::lexer::{Kind, Lexer, Token};
 use crate::sql::lists::Lists;
-use crate::sql::plpgsql::{self, begins_query};
+use crate::sql::plpgsql::{self, Ran, begins_query};
 use crate::sql::reader::Reader;
 
 /// What is known of a function's body.
@@ -22,6 +21,8 @@ pub(super) enum Proof {
     None,
     /// Nothing has been found against it.
     Holds,
+    /// The same, but for what it runs of what it is given.
+    RunsWhatItIsGiven(Vec<Template>),
     /// It may do more than read, for this reason.
     Fails(Box<str>),
 }
@@ -40,6 +41,8 @@ pub(super) struct Proofs<'a> {
 struct Hope {
     place: usize,
     queries: Vec<Vec<u8>>,
+    /// By what it puts together what it executes.
+    by: Vec<By>,
 }
 
 /// Names in bodies tell at once what rests on what is refuted, but for a few ways to call a function
@@ -53,10 +56,13 @@ impl<'a> Proofs<'a> {
             let Some(body) = &object.body else {
                 return Proof::None;
             };
-            match queries(body) {
-                Ok(queries) => {
-                    hopes.push(Hope { place, queries });
-                    Proof::Holds
+            match hope(place, body) {
+                Ok((hope, given)) => {
+                    hopes.push(hope);
+                    match given.is_empty() {
+                        true => Proof::Holds,
+                        false => Proof::RunsWhatItIsGiven(given),
+                    }
                 }
                 Err(reason) => Proof::Fails(reason.into()),
             }
@@ -71,14 +77,18 @@ impl<'a> Proofs<'a> {
     }
 
     /// Looks at what is hoped for with names as they are if all of it holds, and tells whether it does.
-    /// `findings` are of all objects, in their order.
+    /// `findings` are of all objects, in their order, as if none ran what it is given.
     pub fn hold(&mut self, catalogue: &Catalogue, findings: &[Finding]) -> bool {
         self.rounds += 1;
-        let missed = Cell::new(false);
+        let notes = Notes::default();
         let rules = Rules {
             lists: self.lists,
             catalogue: Some(catalogue),
-            missed: &missed,
+            notes: &notes,
+        };
+        let is_of_user = |by: &By| match by {
+            By::Function(name) => catalogue.function(None, name).is_some(),
+            By::Operator(sign) => catalogue.operator(sign).is_some(),
         };
         let by_place = &mut self.by_place;
         let gives_up = self.rounds > MOST_ROUNDS;
@@ -92,6 +102,9 @@ impl<'a> Proofs<'a> {
             };
             let refusal = match gives_up {
                 true => Some("too much rests on it".into()),
+                false if hope.by.iter().any(is_of_user) => {
+                    Some("how it puts SQL together is not known".into())
+                }
                 false => hope
                     .queries
                     .iter()
@@ -110,26 +123,43 @@ impl<'a> Proofs<'a> {
 
 /// Why a query is not one that only reads.
 fn refusal(rules: &Rules, query: &[u8], at_most: Class) -> Option<Box<str>> {
+    rules.notes.given.take();
     let decision = classify::classify(rules, query);
-    let only_reads = (Class::Read..=at_most).contains(&decision.class);
-    let changes_nothing = decision.effects.is_empty() && !decision.copies_in && !decision.is_ddl;
-    match only_reads && changes_nothing && decision.statements == 1 {
+    match decision.is_one_query() && decision.class <= at_most {
         true => None,
         false => Some((&*decision.reason.0).into()),
     }
 }
 
-/// All queries that a call may run; or the reason why that cannot be told.
-fn queries(body: &Body) -> Result<Vec<Vec<u8>>, String> {
+/// All queries that a call may run, and those that it puts together from what it is given; or the reason why
+/// that cannot be told.
+fn hope(place: usize, body: &Body) -> Result<(Hope, Vec<Template>), String> {
     let source = body.source.as_bytes();
-    let mut queries = match body.language {
-        Language::Sql => of_sql(source)?,
-        Language::PlPgSql => plpgsql::queries(source)?,
+    let Ran {
+        mut queries,
+        templates,
+    } = match body.language {
+        Language::Sql => Ran {
+            queries: of_sql(source)?,
+            ..Ran::default()
+        },
+        Language::PlPgSql => plpgsql::queries(source, &body.parameters)?,
     };
     if !body.defaults.is_empty() {
         queries.push([b"SELECT ", body.defaults.as_bytes()].concat());
     }
-    Ok(queries)
+    let by = templates.iter().flat_map(Template::by).copied().collect();
+    let (given, constant): (Vec<_>, Vec<_>) = templates
+        .into_iter()
+        .partition(|template| template.given().next().is_some());
+    for template in constant {
+        let query = template
+            .filled(&[])
+            .ok_or("what it executes is no query that is known")?;
+        queries.push(query.into_bytes());
+    }
+    let hope = Hope { place, queries, by };
+    Ok((hope, given))
 }
 
 /// `query; ...`, `BEGIN ATOMIC query; ... END`, `RETURN expression`.

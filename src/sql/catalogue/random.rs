@@ -108,7 +108,7 @@ fn own_of_body(language: Language, own: usize) -> Own {
         (Language::Sql, 1) => writes("SELECT nextval('s');"),
         (Language::Sql, 2) => writes("SELECT 1 FOR NO KEY UPDATE;"),
         (Language::Sql, 3) => Own::Primary(Nature::Volatile, "SELECT pg_is_in_recovery();"),
-        (Language::PlPgSql, 1) => writes("EXECUTE 'SELECT 1';"),
+        (Language::PlPgSql, 1) => writes("EXECUTE a;"),
         (Language::PlPgSql, 2) => writes("PERFORM 1 FOR SHARE;"),
         (Language::PlPgSql, 3) => Own::Primary(Nature::Volatile, "PERFORM pg_is_in_recovery();"),
         _ => Own::Reads,
@@ -168,6 +168,7 @@ impl World {
                     language,
                     source: self.body(place, language, own_text).into(),
                     defaults: "".into(),
+                    parameters: Box::default(),
                 };
                 rows.objects
                     .push(Object::volatile(id, [thing.schema, &thing.name], body));

@@ -52,6 +52,9 @@ pub struct Body {
     pub source: Box<str>,
     /// The values of arguments that are left out, separated by commas.
     pub defaults: Box<str>,
+    /// Those that it is called with, if only those of type text matter: they have a name, if only an empty
+    /// one. Empty where arguments may come in another order or number.
+    pub parameters: Box<[Option<Box<str>>]>,
 }
 
 /// Languages whose bodies are read.

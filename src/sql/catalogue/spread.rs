@@ -8,6 +8,13 @@ use super::{Finding, Kind, Nature, Object, Rows};
 use crate::sql::functions::{self, Verdict};
 use crate::sql::lists::Lists;
 
+/// What a body that runs what it is given is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RunsWhatItIsGiven {
+    Reads,
+    Writes,
+}
+
 /// All that findings are made of but the proofs of bodies, which may have to be looked at more than once.
 pub(super) struct Spread<'a> {
     objects: &'a [Object],
@@ -36,12 +43,18 @@ impl<'a> Spread<'a> {
     }
 
     /// One finding for each object, in the order of the objects, as the proofs are.
-    pub fn findings(&self, proofs: &[Proof]) -> Vec<Finding> {
+    pub fn findings(&self, proofs: &[Proof], runs_given: RunsWhatItIsGiven) -> Vec<Finding> {
         let own = self.own.iter().zip(proofs).zip(&self.trusted);
         let own = own
             .zip(self.objects)
             .map(|(((own, proof), trusted), object)| match (proof, own) {
                 (Proof::Fails(reason), Finding::Reads | Finding::Primary(_)) if !trusted => {
+                    Finding::Writes(format!("{}, {VOLATILE}: {reason}", title(object)).into())
+                }
+                (Proof::RunsWhatItIsGiven(_), Finding::Reads | Finding::Primary(_))
+                    if !trusted && runs_given == RunsWhatItIsGiven::Writes =>
+                {
+                    let reason = "it runs SQL that it is given";
                     Finding::Writes(format!("{}, {VOLATILE}: {reason}", title(object)).into())
                 }
                 _ => own.clone(),

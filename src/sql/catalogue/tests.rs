@@ -44,6 +44,7 @@ impl Maker {
             language,
             source: source.into(),
             defaults: defaults.into(),
+            parameters: Box::default(),
         };
         let object = Object {
             takes_one_argument: true,
@@ -51,6 +52,13 @@ impl Maker {
         };
         self.0.objects.pop();
         self.0.objects.push(object);
+    }
+
+    /// The function that was added last has these; texts among them have a name.
+    pub fn give_parameters(&mut self, parameters: &[Option<&str>]) {
+        let parameters = parameters.iter().map(|it| it.map(Box::from));
+        let last = self.0.objects.last_mut().and_then(|it| it.body.as_mut());
+        last.unwrap().parameters = parameters.collect();
     }
 
     pub fn id_of(&self, name: &str) -> ObjectId {

@@ -4,17 +4,22 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// The queries of a body whose second parameter is a text, `q`.
 fn of(body: &str) -> Result<Vec<String>, String> {
     let shown = |query: Vec<u8>| {
         let query = String::from_utf8(query).unwrap();
         query.split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    queries(body.as_bytes()).map(|queries| queries.into_iter().map(shown).collect())
+    ran(body).map(|ran| ran.queries.into_iter().map(shown).collect())
+}
+
+fn ran(body: &str) -> Result<Ran, String> {
+    queries(body.as_bytes(), &[None, Some("q".into())])
 }
 
 #[test]
 fn each_statement_gives_out_what_it_runs() {
-    let table: [(&str, &[&str]); 37] = [
+    let table: [(&str, &[&str]); 43] = [
         ("NULL;", &[]),
         ("a := f(1);", &["SELECT f(1)"]),
         ("a = b;", &["SELECT b"]),
@@ -99,6 +104,27 @@ fn each_statement_gives_out_what_it_runs() {
             "SELECT f(1), 2 INTO STRICT r.a, b FROM t WHERE c;",
             &["SELECT f(1), 2 FROM t WHERE c"],
         ),
+        ("EXECUTE 'SELECT 1';", &["SELECT 'SELECT 1'"]),
+        (
+            "EXECUTE format('SELECT %L', f(1)) INTO STRICT r.a, b USING g(2), c;",
+            &["SELECT format('SELECT %L', f(1))", "SELECT g(2), c"],
+        ),
+        (
+            "EXECUTE $2 USING g(2) INTO a;",
+            &["SELECT $2", "SELECT g(2)"],
+        ),
+        (
+            "FOR r IN EXECUTE 'SELECT ' || q USING f(1), 2 LOOP a := g(2); END LOOP;",
+            &["SELECT 'SELECT ' || q", "SELECT f(1), 2", "SELECT g(2)"],
+        ),
+        (
+            "RETURN QUERY EXECUTE 'SELECT 1' USING f(1);",
+            &["SELECT 'SELECT 1'", "SELECT f(1)"],
+        ),
+        (
+            "FOR r IN EXPLAIN SELECT f(1) LOOP NULL; END LOOP;",
+            &["EXPLAIN SELECT f(1)"],
+        ),
         ("SELECT INTO r a, f(b) FROM t;", &["SELECT a, f(b) FROM t"]),
         (
             "WITH w AS (SELECT f(1)) SELECT * FROM w INTO a, b;",
@@ -139,11 +165,14 @@ fn each_statement_gives_out_what_it_runs() {
 #[test]
 fn what_may_do_more_is_not_followed() {
     let statements = [
-        "EXECUTE 'SELECT 1'",
-        "EXECUTE q INTO r USING a",
-        "FOR r IN EXECUTE 'SELECT 1' LOOP NULL; END LOOP",
+        "EXECUTE",
+        "EXECUTE a",
+        "EXECUTE $1",
+        "EXECUTE q INTO $1",
+        "EXECUTE q USING",
+        "FOR r IN EXECUTE a LOOP NULL; END LOOP",
         "FOR r IN DELETE FROM t RETURNING a LOOP NULL; END LOOP",
-        "RETURN QUERY EXECUTE 'SELECT 1'",
+        "RETURN QUERY EXECUTE a",
         "RETURN QUERY INSERT INTO t VALUES (1) RETURNING a",
         "RETURN QUERY SHOW work_mem",
         "INSERT INTO t VALUES (1)",
@@ -218,7 +247,43 @@ fn what_may_do_more_is_not_followed() {
     }
 }
 
-const PIECES: [&str; 44] = [
+#[test]
+fn what_a_body_changes_of_what_it_is_given_is_not_what_it_was_given() {
+    for (body, is_followed) in [
+        ("BEGIN {} END", true),
+        ("BEGIN a := q; {} END", true),
+        ("BEGIN SELECT q INTO a FROM t WHERE b = q; {} END", true),
+        ("BEGIN q := 'DROP TABLE t'; {} END", false),
+        ("BEGIN Q = 'x'; {} END", false),
+        ("BEGIN \"q\" := 'x'; {} END", false),
+        ("BEGIN f.q := 'x'; {} END", false),
+        ("BEGIN {} q := 'x'; END", false),
+        ("DECLARE q text := 'x'; BEGIN {} END", false),
+        ("DECLARE a ALIAS FOR $2; BEGIN {} END", false),
+        ("DECLARE a ALIAS FOR q; BEGIN {} END", false),
+        ("BEGIN SELECT 'x' INTO q; {} END", false),
+        ("BEGIN SELECT 'x', 'y' INTO STRICT a, f.q; {} END", false),
+        ("BEGIN FOR q IN SELECT 'x' LOOP {} END LOOP; END", false),
+        ("BEGIN FOR a, q IN SELECT 1, 2 LOOP {} END LOOP; END", false),
+        ("BEGIN FOR q IN 1..2 LOOP {} END LOOP; END", false),
+        ("BEGIN FOREACH q IN ARRAY a LOOP {} END LOOP; END", false),
+        ("BEGIN GET DIAGNOSTICS q = PG_CONTEXT; {} END", false),
+        ("BEGIN EXECUTE 'SELECT 1' INTO q; {} END", false),
+        ("BEGIN EXECUTE 'SELECT 1' USING 2 INTO a, q; {} END", false),
+        ("DECLARE q CURSOR FOR SELECT 1; BEGIN {} END", false),
+    ] {
+        for statement in ["EXECUTE q;", "EXECUTE 'EXPLAIN ' || $2 INTO a;"] {
+            let body = body.replace("{}", statement);
+            assert_eq!(ran(&body).is_ok(), is_followed, "{body}");
+        }
+    }
+    // Of others than what it runs it may change what it likes.
+    assert!(ran("BEGIN q := 'x'; EXECUTE 'SELECT 1'; END").is_ok());
+}
+
+const PIECES: [&str; 46] = [
+    "EXECUTE ",
+    "q || ",
     "BEGIN ",
     "END ",
     "END IF; ",
@@ -286,7 +351,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read(text in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = queries(&text);
+        let _ = queries(&text, &[Some("a".into())]);
     }
 }
 
@@ -304,10 +369,11 @@ fn what_is_given_out_is_no_more_than_what_there_is() {
         "CASE a WHEN 1 THEN NULL; END CASE; ",
         "<<l>> ",
         "END IF; ",
+        "EXECUTE 'SELECT ' || ((q)) || quote_literal(a) USING b; ",
     ];
     for part in parts {
         let body = part.repeat(2_000);
-        let given_out: usize = queries(body.as_bytes()).unwrap().iter().map(Vec::len).sum();
+        let given_out: usize = ran(&body).unwrap().queries.iter().map(Vec::len).sum();
         assert!(given_out <= 3 * body.len(), "{part}: {given_out}");
     }
     for deep in [
@@ -320,7 +386,10 @@ fn what_is_given_out_is_no_more_than_what_there_is() {
         "BEGIN ",
         "DECLARE ",
         "<<",
+        "EXECUTE (",
+        "EXECUTE format(",
+        "EXECUTE q || ",
     ] {
-        let _ = queries(deep.repeat(20_000).as_bytes());
+        let _ = ran(&deep.repeat(20_000));
     }
 }

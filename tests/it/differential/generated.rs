@@ -1,7 +1,7 @@
 //! Every thing of the corpus in every place where it can stand.
 
 /// Of each volatility, honest or not, and what calls functions without saying so.
-const EXPRESSIONS: [&str; 62] = [
+const EXPRESSIONS: [&str; 76] = [
     "1",
     "writes(1)",
     "writes_in_sql(1)",
@@ -42,6 +42,21 @@ const EXPRESSIONS: [&str; 62] = [
     "(SELECT max(r.id) FROM rows_in_plpgsql() r)",
     "catches_writes(1)",
     "executes(1)",
+    // What they are given is judged.
+    "runs('SELECT max(id) FROM item')",
+    "runs('SELECT writes(1)')",
+    "runs($q$SELECT runs('SELECT count(*) FROM item WHERE name <> ''x''')$q$)",
+    "runs($q$SELECT runs('SELECT writes(1)')$q$)",
+    "runs(E'SELECT writes\\x281)')",
+    "runs(lower('SELECT WRITES(1)'))",
+    "runs('SELECT id FROM item WHERE id = 1 FOR UPDATE')",
+    "(SELECT count(*) FROM explains('SELECT * FROM item', 'LIMIT 1'))",
+    "(SELECT count(*) FROM explains('SELECT * FROM item', ', writing_view'))",
+    "counts('item')",
+    "counts('writing_view')",
+    "(SELECT count(*) FROM filters('x'' OR writes(1) > 0 --'))",
+    "runs_another('SELECT 1')",
+    "runs_short('SELECT 1                                                    , writes(1)')",
     "locks_rows(1)",
     "locks_rows_in_sql(1)",
     "writes_in_branch(0)",

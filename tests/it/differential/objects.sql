@@ -65,6 +65,13 @@ CREATE FUNCTION catches(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1 /
 CREATE FUNCTION catches_writes(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN writes($1); EXCEPTION WHEN OTHERS THEN RETURN 0; END $$;
 CREATE FUNCTION rows_in_plpgsql() RETURNS SETOF item LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY SELECT * FROM item; RETURN NEXT NULL; RETURN; END $$;
 CREATE FUNCTION executes(int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE n int; BEGIN EXECUTE 'INSERT INTO log VALUES (''dynamic'') RETURNING 1' INTO n; RETURN n; END $$;
+-- What they run is told by what they are given.
+CREATE FUNCTION runs(q text) RETURNS text LANGUAGE plpgsql AS $$ DECLARE v text; BEGIN EXECUTE q INTO v; RETURN v; END $$;
+CREATE FUNCTION explains(q text, varchar DEFAULT '') RETURNS SETOF text LANGUAGE plpgsql AS $$ DECLARE line text; BEGIN FOR line IN EXECUTE format('EXPLAIN (ANALYZE, TIMING OFF) %s %2$s', $1, $2) LOOP RETURN NEXT line; END LOOP; END $$;
+CREATE FUNCTION counts(t text) RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE n bigint; BEGIN EXECUTE 'SELECT count(*) FROM ' || quote_ident(t) INTO n; RETURN n; END $$;
+CREATE FUNCTION filters(v text) RETURNS SETOF item LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY EXECUTE format('SELECT * FROM item WHERE name = %L AND id > $1', v) USING 1; END $$;
+CREATE FUNCTION runs_another(q text) RETURNS text LANGUAGE plpgsql AS $$ DECLARE v text; BEGIN q := 'SELECT writes(1)'; EXECUTE q INTO v; RETURN v; END $$;
+CREATE FUNCTION runs_short(q name) RETURNS text LANGUAGE plpgsql AS $$ DECLARE v text; BEGIN EXECUTE q INTO v; RETURN v; END $$;
 CREATE FUNCTION locks_rows(int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE n int; BEGIN SELECT id INTO n FROM item WHERE id = $1 FOR UPDATE; RETURN n; END $$;
 CREATE FUNCTION locks_rows_in_sql(int) RETURNS int LANGUAGE sql AS 'SELECT id FROM item WHERE id = $1 FOR NO KEY UPDATE';
 CREATE FUNCTION writes_in_branch(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN IF $1 > 0 THEN INSERT INTO log VALUES ('branch'); END IF; RETURN $1; END $$;

@@ -52,6 +52,7 @@ fn bodies_that_only_read_are_reads() {
         "SELECT random(), clock_timestamp(), pg_sleep(0)",
         "BEGIN ATOMIC\n SELECT count(*) AS count\n    FROM public.item;\n SELECT CASE WHEN true THEN 1 END;\nEND",
         "RETURN (public.fine() + 1)",
+        "EXPLAIN SELECT 1",
         "",
     ];
     for body in sql {
@@ -62,6 +63,9 @@ fn bodies_that_only_read_are_reads() {
         "DECLARE n int; r record; i item; j item%ROWTYPE; k item.a%TYPE; BEGIN SELECT count(*) INTO n FROM item; \
          FOR r IN SELECT * FROM item LOOP n := n + r.a; END LOOP; RETURN n <*> 1; END;",
         "BEGIN PERFORM fine(); RETURN QUERY SELECT a FROM item; EXCEPTION WHEN others THEN RAISE NOTICE 'INSERT %', 1; END",
+        "BEGIN EXECUTE 'SELECT a FROM item WHERE a = $1' INTO n USING fine(); END",
+        "BEGIN RETURN QUERY EXECUTE format('SELECT %L FROM item', fine()) USING 1; END",
+        "BEGIN FOR r IN EXPLAIN ANALYZE SELECT * FROM item LOOP NULL; END LOOP; END",
         "DECLARE writes int; nextval int := 1; BEGIN writes := nextval; RETURN writes + 1; END",
     ];
     for body in plpgsql {
@@ -95,7 +99,9 @@ fn bodies_that_may_do_more_are_writes() {
         "SELECT * FROM unknown",
         "SET work_mem = '1MB'; SELECT 1",
         "SHOW work_mem",
-        "EXPLAIN SELECT 1",
+        "EXPLAIN DELETE FROM item",
+        "EXPLAIN ANALYZE SELECT writes()",
+        "EXPLAIN EXECUTE p",
         "DECLARE c CURSOR FOR SELECT 1",
         "COPY item TO STDOUT",
         "LOCK item",
@@ -138,7 +144,14 @@ fn bodies_that_may_do_more_are_writes() {
         "BEGIN WITH w AS (INSERT INTO item VALUES (1) RETURNING a) SELECT a INTO b FROM w; END",
         "BEGIN WITH w AS (SELECT 1) INSERT INTO item SELECT * FROM w; END",
         "BEGIN RETURN 1; EXCEPTION WHEN others THEN RETURN writes(); END",
-        "BEGIN EXECUTE 'SELECT 1'; END",
+        "BEGIN EXECUTE 'DELETE FROM item'; END",
+        "BEGIN EXECUTE 'SELECT writes()'; END",
+        "BEGIN EXECUTE 'SELECT 1' USING writes(); END",
+        "BEGIN EXECUTE 'SELECT 1; SELECT 2'; END",
+        "BEGIN EXECUTE format('SELECT %L', writes()); END",
+        "BEGIN EXECUTE format('DELETE FROM item WHERE a = %L', 1); END",
+        "BEGIN EXECUTE 'SHOW work_mem'; END",
+        "BEGIN EXECUTE a; END",
         "BEGIN PERFORM set_config('a.b', 'c', true); END",
         "BEGIN RETURN (SELECT r FROM (SELECT 1) r).nextval; END",
         "BEGIN RETURN current_setting('transaction_read_only'); END",
@@ -278,15 +291,25 @@ fn letters_beyond_ascii_are_the_same_in_names_and_bodies() {
 #[test]
 fn a_body_tells_why_it_is_a_write() {
     let mut maker = maker();
-    maker.body("f", Language::PlPgSql, "BEGIN EXECUTE 'SELECT 1'; END", "");
+    maker.body("f", Language::PlPgSql, "BEGIN OPEN c; END", "");
     maker.body("g", Language::Sql, "SELECT f()", "");
+    maker.body("h", Language::PlPgSql, "BEGIN EXECUTE a; END", "");
+    maker.body("i", Language::PlPgSql, "BEGIN EXECUTE $1; END", "");
+    maker.give_parameters(&[Some("")]);
     let catalogue = Catalogue::new(&maker.0, &Lists::default());
     let reason = |name| match catalogue.function(None, name) {
         Some(Finding::Writes(reason)) => reason.to_string(),
         other => panic!("{other:?}"),
     };
-    let bottom = "function public.f(), which is volatile: EXECUTE in it is not followed";
+    let bottom = "function public.f(), which is volatile: OPEN in it is not followed";
     assert_eq!(reason("f"), bottom);
+    for (name, why) in [
+        ("h", "it runs SQL that it puts together"),
+        ("i", "it runs SQL that it is given"),
+    ] {
+        let expected = format!("function public.{name}(), which is volatile: {why}");
+        assert_eq!(reason(name), expected);
+    }
     assert_eq!(
         reason("g"),
         format!("function public.g() rests on {bottom}")
