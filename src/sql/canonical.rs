@@ -65,6 +65,7 @@ fn number() -> Parsed {
 fn in_its_words(piece: &str) -> Parsed {
     match piece {
         "*" => Parsed::Mul,
+        "=" => Parsed::Eq,
         piece => word(piece.as_bytes()),
     }
 }
@@ -188,12 +189,22 @@ impl<'a> Place<'a> {
     /// The parser has a list of operators, and a shorter one of those that may stand before ANY. What
     /// it makes of one does not matter but for its place: before or between values.
     fn operator(&self) -> Parsed {
-        if self.is(1, &["ANY", "ALL", "SOME"]) && self.source(2) == b"(" {
+        if self.stands_before_each(0) {
             return Parsed::Eq;
         }
         let mut known = KNOWN_OPERATORS.iter();
         let known = known.find(|(sign, _)| sign.as_bytes() == self.source(0));
         known.map_or(Parsed::Tilde, |(_, token)| token.clone())
+    }
+
+    /// What stands there compares with each value of an array or a subquery.
+    fn stands_before_each(&self, offset: isize) -> bool {
+        self.is(offset + 1, &["ANY", "ALL", "SOME"]) && self.source(offset + 2) == b"("
+    }
+
+    /// `LIKE ANY (...)` and the like: what operator that is, is judged elsewhere.
+    fn likes_each(&self, offset: isize) -> bool {
+        self.is(offset, &["LIKE", "ILIKE"]) && self.stands_before_each(offset)
     }
 
     /// Of a frame, or of BETWEEN: there it makes no difference.
@@ -225,6 +236,8 @@ impl<'a> Place<'a> {
             }
             // Also names of functions.
             b'i' if self.is(0, &["ISNULL"]) && self.source(1) != b"(" => words(1, "IS NULL"),
+            b'l' | b'i' if self.likes_each(0) => words(1, "="),
+            b'n' if self.is(0, &["NOT"]) && self.likes_each(1) => words(2, "="),
             b'n' if self.is(0, &["NOTNULL"]) && self.source(1) != b"(" => words(1, "IS NOT NULL"),
             b'e' if self.is(0, &["EXCLUDE"]) => match self.frame_exclusion() {
                 Some(count) => words(count, ""),
@@ -450,6 +463,11 @@ mod tests {
                 "a @@ ANY (b) AND 2 * some (c)",
                 "a = ANY ( b ) AND 1 = some ( c )",
             ),
+            (
+                "a like all (b) AND c NOT ILIKE ANY (d)",
+                "a = all ( b ) AND c = ANY ( d )",
+            ),
+            ("\"like\" LIKE 'all' || (b)", "\"like\" LIKE 'x' || ( b )"),
             ("a @> b -> 'c' || $5", "a @> b -> 'x' || $1"),
             ("\"VARIADIC\" U\u{e9}", "\"VARIADIC\" Uÿÿ"),
         ];

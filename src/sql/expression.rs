@@ -10,6 +10,9 @@ use sqlparser::ast::{
 use super::functions::{self, Verdict};
 use super::tree::{Seen, Walk, other_dialect, path, wildcard};
 
+/// What LIKE and its relatives stand for.
+pub(super) const LIKES: [&str; 6] = ["~~", "!~~", "~~*", "!~~*", "~", "!~"];
+
 impl Walk<'_> {
     pub fn exprs<'e>(&mut self, exprs: impl IntoIterator<Item = &'e Expr>) -> Seen {
         exprs.into_iter().try_for_each(|expr| self.expr(expr))
@@ -107,7 +110,7 @@ impl Walk<'_> {
                 escape_char,
                 ..
             } => {
-                self.operators(&["~~", "!~~", "~~*", "!~~*", "~", "!~"])?;
+                self.operators(&LIKES)?;
                 self.expr(pattern)?;
                 self.exprs(escape_char.as_deref())?;
                 expr

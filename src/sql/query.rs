@@ -10,6 +10,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 use super::canonical::{canonical, letters};
 use super::catalogue::Finding;
 use super::classify::{Part, Rules};
+use super::expression::LIKES;
 use super::given;
 use super::lexer::{self, Kind};
 use super::names;
@@ -37,6 +38,13 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[lexer::Token]) -> P
     let mut walk = Walk::new(*rules, given::judge(rules, text, tokens));
     let everything = names::everything(rules.catalogue);
     let mut seen = walk.query(&query).and_then(|()| walk.found(everything));
+    let likes = |token: &lexer::Token| {
+        let mut words = ["LIKE", "ILIKE"].iter();
+        words.any(|word| reader::is_word(text, *token, word))
+    };
+    if tokens.iter().any(likes) {
+        seen = seen.and_then(|()| walk.operators(&LIKES));
+    }
     // The tree has them in other words; what writes has been ruled out.
     for sign in tokens.iter().filter(|it| it.kind == Kind::Operator) {
         let sign = text.get(sign.start..sign.end).unwrap_or_default();

@@ -264,9 +264,27 @@ fn words_stand_for_operators() {
         ("<=", &["SELECT 1 BETWEEN 2 AND 3"]),
         (">=", &["SELECT 1 BETWEEN SYMMETRIC 2 AND 3"]),
         (">", &["SELECT 1 NOT BETWEEN 2 AND 3"]),
-        ("~~", &["SELECT a LIKE 'b' FROM plain"]),
-        ("!~~", &["SELECT a NOT LIKE 'b' FROM plain"]),
-        ("~~*", &["SELECT a ILIKE 'b' FROM plain"]),
+        (
+            "~~",
+            &[
+                "SELECT a LIKE 'b' FROM plain",
+                "SELECT a LIKE ALL (ARRAY['b']) FROM plain",
+            ],
+        ),
+        (
+            "!~~",
+            &[
+                "SELECT a NOT LIKE 'b' FROM plain",
+                "SELECT a NOT LIKE ANY (b) FROM plain",
+            ],
+        ),
+        (
+            "~~*",
+            &[
+                "SELECT a ILIKE 'b' FROM plain",
+                "SELECT a ILIKE SOME (ARRAY['b']) FROM plain",
+            ],
+        ),
         ("~", &["SELECT a SIMILAR TO 'b' FROM plain"]),
     ];
     for (sign, texts) in table {
