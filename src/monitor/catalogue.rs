@@ -2,8 +2,11 @@
 //! from the nearest node that has all that was read before, again every `catalogue_interval`, and
 //! from the primary at once when a session has changed it. A database that has had no session for
 //! some intervals is left alone, and forgotten, until it has one again.
+//!
+//! Most readings end with a question that costs little: whether anything has changed at all.
 
 mod load;
+mod pause;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -22,6 +25,8 @@ use crate::routing::{Lsn, NodeIndex, Role, Timeline, Topology};
 use crate::sql::{Catalogue, Lists, Scope};
 
 pub use load::{LoadError, Loaded, load};
+use load::{Mark, Reading, load_unless};
+use pause::Pause;
 
 /// All catalogues; a cheap handle, like the feed. Reading ends when the last handle has gone.
 #[derive(Clone)]
@@ -43,6 +48,8 @@ struct Shelf {
     database: Box<str>,
     scope: Arc<Scope>,
     changed: Notify,
+    /// Code was run that may have changed it.
+    perhaps_changed: Notify,
     /// It has been tried to read it, whatever came of that.
     looked: watch::Sender<bool>,
     users: watch::Sender<Users>,
@@ -62,10 +69,12 @@ pub struct Names {
     ddl: Ddl,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the session has run, perhaps in a transaction that is still open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Ddl {
     None,
-    /// Run, perhaps in a transaction that is still open.
+    /// Code that may have run some.
+    Perhaps,
     Run,
 }
 
@@ -80,10 +89,17 @@ impl Names {
         self.ddl = Ddl::Run;
     }
 
+    /// The session has run code that may have changed the catalogue.
+    pub fn code_ran(&mut self) {
+        self.ddl = self.ddl.max(Ddl::Perhaps);
+    }
+
     /// The session is in no transaction: what it has changed can be read.
     pub fn transaction_ended(&mut self) {
-        if std::mem::replace(&mut self.ddl, Ddl::None) == Ddl::Run {
-            self.shelf.changed.notify_one();
+        match std::mem::replace(&mut self.ddl, Ddl::None) {
+            Ddl::None => {}
+            Ddl::Perhaps => self.shelf.perhaps_changed.notify_one(),
+            Ddl::Run => self.shelf.changed.notify_one(),
         }
     }
 }
@@ -155,6 +171,7 @@ impl Catalogues {
             database: database.into(),
             scope: Arc::new(Scope::new()),
             changed: Notify::new(),
+            perhaps_changed: Notify::new(),
             looked: watch::Sender::new(!is_read),
             users: watch::Sender::default(),
         });
@@ -168,6 +185,7 @@ impl Catalogues {
                 last: None,
                 hasher: RandomState::new(),
                 known: None,
+                mark: None,
                 in_vain: 0,
             };
             let mut tasks = shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -190,6 +208,8 @@ struct Keeper {
     hasher: RandomState,
     /// A hash of what the known catalogue was made of.
     known: Option<u64>,
+    /// The mark of what was last read whole.
+    mark: Option<Mark>,
     /// Readings since the database had its last session.
     in_vain: u32,
 }
@@ -201,6 +221,8 @@ enum From {
     Nearest,
     /// A session has changed the catalogue on the primary.
     Primary,
+    /// The same, perhaps.
+    PrimaryPerhaps,
 }
 
 impl Keeper {
@@ -209,13 +231,18 @@ impl Keeper {
         let mut from = From::Nearest;
         let mut failed = false;
         let mut patience = MISS_PATIENCE;
+        let mut pause = Pause::new(interval);
         loop {
             let started = Instant::now();
             let outcome = self.read(from).await;
             self.shelf.looked.send_replace(true);
             let was_failed = std::mem::replace(&mut failed, outcome.is_err());
             match outcome {
-                Ok(Change::Changed) => patience = MISS_PATIENCE,
+                Ok(Change::Changed) => {
+                    patience = MISS_PATIENCE;
+                    pause.was_worth_it();
+                }
+                Ok(Change::None) if from == From::PrimaryPerhaps => pause.was_in_vain(),
                 Ok(Change::None) => patience = (patience * 2).min(interval),
                 Err(error) if !was_failed => {
                     let database = &self.shelf.database;
@@ -229,13 +256,13 @@ impl Keeper {
                 true => Some(from),
                 false => None,
             };
-            let next = self.next(interval, patience);
+            let next = self.next(interval, patience, pause.length());
             from = match asked {
                 None => next.await,
                 Some(asked) => {
                     let sooner = timeout(RETRY, next).await;
                     sooner.map_or(asked, |next| match asked {
-                        From::Primary => From::Primary,
+                        From::Primary | From::PrimaryPerhaps => From::Primary,
                         From::Nearest => next,
                     })
                 }
@@ -258,6 +285,7 @@ impl Keeper {
             shelf.looked.send_replace(false);
             shelf.scope.forget();
             self.known = None;
+            self.mark = None;
             debug!(database = %shelf.database, "the catalogue is not needed");
             // The sender is the shelf's, and outlives this.
             let _ = users.wait_for(is_used).await;
@@ -266,8 +294,13 @@ impl Keeper {
     }
 
     /// Waits until the next reading is due. A name that a statement had and the catalogue lacks is
-    /// looked for within `patience`.
-    async fn next(&self, interval: Duration, patience: Duration) -> From {
+    /// looked for within `patience`; code that may have changed it is not believed again before `pause`.
+    async fn next(&self, interval: Duration, patience: Duration, pause: Duration) -> From {
+        let perhaps = async {
+            // What is told meanwhile is kept.
+            sleep(pause).await;
+            self.shelf.perhaps_changed.notified().await;
+        };
         let missed = async {
             loop {
                 sleep(patience).await;
@@ -279,6 +312,7 @@ impl Keeper {
         tokio::select! {
             () = self.shelf.changed.notified() => From::Primary,
             () = missed => From::Primary,
+            () = perhaps => From::PrimaryPerhaps,
             () = sleep(interval) => From::Nearest,
         }
     }
@@ -287,7 +321,7 @@ impl Keeper {
         let topology = self.feed.topology().clone();
         let node = match from {
             From::Nearest => nearest(&topology, self.last),
-            From::Primary => topology.primary,
+            From::Primary | From::PrimaryPerhaps => topology.primary,
         };
         let node = node.ok_or(KeeperError::NoNode)?;
         let config = self
@@ -300,16 +334,29 @@ impl Keeper {
         };
         let pool = connect::pool(config, &settings)?;
         let started = Instant::now();
-        let Loaded { rows, position } = load(&pool, LOAD_TIMEOUT).await?;
-        self.last = topology.timeline.map(|timeline| (timeline, position));
+        let reading = load_unless(&pool, self.mark.as_ref(), LOAD_TIMEOUT).await?;
+        let at = |position| topology.timeline.map(|timeline| (timeline, position));
+        let Loaded {
+            rows,
+            position,
+            mark,
+        } = match reading {
+            Reading::Unchanged(position) => {
+                self.last = at(position);
+                return Ok(Change::None);
+            }
+            Reading::Changed(loaded) => loaded,
+        };
+        self.last = at(position);
         let read = Some(self.hasher.hash_one(&rows));
         if read == self.known {
+            self.mark = Some(mark);
             // Most readings end here: to make a catalogue takes longer than all else.
             return Ok(Change::None);
         }
         let lists = Arc::clone(&self.lists);
         let catalogue = tokio::task::spawn_blocking(move || Catalogue::new(&rows, &lists)).await?;
-        self.known = read;
+        (self.known, self.mark) = (read, Some(mark));
         let (database, node) = (&self.shelf.database, &topology.node(node).name);
         let (names, took) = (catalogue.len(), started.elapsed());
         let is_first = self.shelf.scope.catalogue().is_none();

@@ -10,7 +10,7 @@ use super::survey::Plan;
 use super::upstream::changes_session;
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::routing::{Level, UnixMillis};
-use crate::sql::{Class, Classified, Decision, Effect, Hints, PinReason, Relation};
+use crate::sql::{Class, Classified, Code, Decision, Effect, Hints, PinReason, Relation};
 
 impl Session {
     pub(super) fn account_statement(&self, statement: &Statement, plan: &mut Plan) {
@@ -74,7 +74,7 @@ impl Session {
         let decision = &classified.decision;
         plan.class = plan.class.max(class);
         plan.copies_in |= decision.copies_in;
-        plan.runs_code |= decision.runs_code;
+        plan.runs_code |= decision.code > Code::None;
         plan.want(self.wants(&decision.relations, classified.hints.as_deref()));
         if let Some(hints) = &classified.hints {
             if let Some(region) = &hints.region {

@@ -19,7 +19,7 @@ use crate::protocol::owed::{Fate, Request, StatementId, Synthetic};
 use crate::routing::{PrimaryReason, Role};
 use crate::server::settings::{RESET_EVERYTHING, quoted};
 use crate::server::{Settings, statement_name};
-use crate::sql::{Begin, Class, Decision, Effect, Isolation};
+use crate::sql::{Begin, Class, Code, Decision, Effect, Isolation};
 
 impl Session {
     /// Moves the run from the client's input to the server's output.
@@ -311,7 +311,7 @@ impl Session {
 
     /// Code of the session's own may leave settings behind that nobody has seen.
     fn note_code(&self, upstream: &mut Upstream, decision: &Decision) {
-        if decision.runs_code {
+        if decision.code > Code::None {
             upstream.server.tampered = Some(self.serial);
         }
     }
@@ -320,11 +320,11 @@ impl Session {
 impl Upstream {
     /// A statement is on its way: what it changes counts when its cycle has ended well.
     fn anticipate(&mut self, decision: &Arc<Decision>) {
-        if decision.effects.is_empty() && !decision.is_ddl {
-            return;
+        let changes_session = !decision.effects.is_empty() || decision.is_ddl;
+        self.ends_pins |= changes_session;
+        if changes_session || decision.code == Code::Remakes {
+            self.effects.push_back((self.sending, Arc::clone(decision)));
         }
-        self.ends_pins = true;
-        self.effects.push_back((self.sending, Arc::clone(decision)));
     }
 
     /// Gives the server the client's unnamed statement, unless it has it.

@@ -10,7 +10,7 @@ use super::upstream::{Afterwards, TransactionEnd, Upstream};
 use crate::routing::Role;
 use crate::server::settings::{DATESTYLE, quoted};
 use crate::server::{Reported, Settings};
-use crate::sql::{Decision, DiscardKind, Effect, PinReason};
+use crate::sql::{Code, Decision, DiscardKind, Effect, PinReason};
 
 impl Session {
     /// Applies what a text has changed.
@@ -20,6 +20,8 @@ impl Session {
         let temporary = Effect::Pin(PinReason::TemporaryTable);
         if decision.is_ddl && !decision.effects.contains(&temporary) {
             self.names.ddl_ran();
+        } else if decision.code == Code::Remakes {
+            self.names.code_ran();
         }
         for (place, effect) in decision.effects.iter().enumerate() {
             let behind = &decision.effects[place + 1..];

@@ -18,7 +18,7 @@ use crate::protocol::message::TransactionStatus;
 use crate::protocol::owed::{Fate, StatementId};
 use crate::routing::{Level, Lsn, NodeIndex, Role, Timeline};
 use crate::server::Settings;
-use crate::sql::{Decision, Effect};
+use crate::sql::{Code, Decision, Effect};
 
 /// A lent server with the session's business on it.
 pub struct Upstream {
@@ -264,7 +264,10 @@ impl Upstream {
 
     /// A portal was opened for a statement; those that matter later are remembered.
     pub fn open_portal(&mut self, portal: &[u8], decision: &Arc<Decision>) {
-        let matters = !decision.effects.is_empty() || decision.copies_in || decision.is_ddl;
+        let matters = !decision.effects.is_empty()
+            || decision.copies_in
+            || decision.is_ddl
+            || decision.code == Code::Remakes;
         if self.portals.is_empty() && !matters {
             return;
         }

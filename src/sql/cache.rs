@@ -164,7 +164,7 @@ impl Hasher for KeyIsHash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::{Class, Reason, Shown};
+    use crate::sql::{Class, Code, Reason, Shown};
 
     fn decision(reason: &str) -> Known {
         Known::Decided(Arc::new(Decision {
@@ -175,7 +175,7 @@ mod tests {
             is_ddl: false,
             relations: Box::default(),
             is_unparsed: false,
-            runs_code: false,
+            code: Code::None,
             shows: Shown::Data,
             resets: Box::default(),
             reason: Reason(reason.into()),

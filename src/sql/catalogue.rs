@@ -17,6 +17,7 @@ mod leaves;
 mod proof;
 #[cfg(test)]
 mod random;
+mod remakes;
 mod rows;
 mod spread;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use executing::Executing;
 use late::Late;
 use leaves::Leaves;
 use proof::Proofs;
+use remakes::Remakes;
 pub use rows::{Body, Edge, Kind, Language, Nature, Object, ObjectId, Rows};
 use spread::{RunsWhatItIsGiven, Spread};
 
@@ -68,6 +70,8 @@ pub struct Catalogue {
     leaves: Leaves,
     /// What leads to code of the user's.
     late: Late,
+    /// What may change the catalogue.
+    remakes: Remakes,
     /// Where anything at all may call what writes: an implicit cast between built-in types.
     everything: Finding,
 }
@@ -77,7 +81,7 @@ impl Catalogue {
         let spread = Spread::new(rows, lists);
         let mut proofs = Proofs::hoped_for(rows, lists);
         let (mut below, mut leaves) = (Below::new(rows, lists), Leaves::new(rows, lists));
-        let mut late = Late::new(rows);
+        let (mut late, mut remakes) = (Late::new(rows), Remakes::new(rows));
         loop {
             let findings = spread.findings(&proofs.by_place, RunsWhatItIsGiven::Writes);
             // All the rest that a call does of a function that runs what it is given.
@@ -86,13 +90,15 @@ impl Catalogue {
                 below,
                 leaves,
                 late,
+                remakes,
                 executing: Executing::new(rows, lists, &proofs.by_place, &beside),
                 ..Catalogue::of(rows, &findings)
             };
             if proofs.hold(&catalogue, &beside) {
                 return catalogue;
             }
-            (below, leaves, late) = (catalogue.below, catalogue.leaves, catalogue.late);
+            (below, leaves) = (catalogue.below, catalogue.leaves);
+            (late, remakes) = (catalogue.late, catalogue.remakes);
         }
     }
 
@@ -109,6 +115,7 @@ impl Catalogue {
             below: Below::default(),
             leaves: Leaves::default(),
             late: Late::default(),
+            remakes: Remakes::default(),
             everything: Finding::Reads,
         };
         for (object, finding) in rows.objects.iter().zip(findings) {
@@ -199,6 +206,16 @@ impl Catalogue {
     /// No call of anything leaves something.
     pub fn leaves_nothing(&self) -> bool {
         self.leaves.is_empty()
+    }
+
+    /// Whether any overload may change the catalogue.
+    pub fn function_remakes(&self, schema: Option<&str>, name: &str) -> bool {
+        self.remakes.function(schema, name)
+    }
+
+    /// As for a function, of a block that calls functions.
+    pub fn body_remakes(&self, body: &str) -> bool {
+        self.remakes.in_text(body)
     }
 
     /// Whether a function, a relation or a type of this name, in whatever schema, runs code of the user's, which

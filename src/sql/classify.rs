@@ -10,9 +10,10 @@ use super::left_behind::with_what_calls_leave;
 use super::lexer::{Kind, Lexer, Token};
 use super::lists::Lists;
 use super::reader::{self, Reader};
+use super::remade::with_what_calls_remake;
 use super::settings;
 use super::statement;
-use super::{Class, Decision, Effect, PinReason, Reason, Relation, ResetStatement, Shown};
+use super::{Class, Code, Decision, Effect, PinReason, Reason, Relation, ResetStatement, Shown};
 
 /// What the classifier is told besides the text.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +47,7 @@ pub(super) struct Part {
     pub is_ddl: bool,
     pub relations: Vec<Relation>,
     pub is_unparsed: bool,
-    pub runs_code: bool,
+    pub code: Code,
     pub shows: Shown,
     pub reason: String,
 }
@@ -60,7 +61,7 @@ impl Part {
             is_ddl: false,
             relations: Vec::new(),
             is_unparsed: false,
-            runs_code: false,
+            code: Code::None,
             shows: Shown::Data,
             reason: reason.into(),
         }
@@ -135,11 +136,9 @@ pub(super) fn classify(rules: &Rules, text: &[u8]) -> Decision {
             statement::classify(rules, text, tokens)
         };
         let part = with_session_calls(text, tokens, part);
-        about_the_role(
-            text,
-            tokens,
-            with_what_calls_leave(rules, text, tokens, part),
-        )
+        let part = with_what_calls_leave(rules, text, tokens, part);
+        let part = with_what_calls_remake(rules, text, tokens, part);
+        about_the_role(text, tokens, part)
     });
     let parts: Vec<Part> = parts.collect();
     let resets = resets(&parts, &ends);
@@ -198,7 +197,7 @@ fn join(parts: Vec<Part>) -> Decision {
         is_ddl: false,
         relations: Box::default(),
         is_unparsed: false,
-        runs_code: false,
+        code: Code::None,
         shows: Shown::Data,
         resets: Box::default(),
         reason: Reason("an empty query".into()),
@@ -213,7 +212,7 @@ fn join(parts: Vec<Part>) -> Decision {
         decision.copies_in |= part.copies_in;
         decision.is_ddl |= part.is_ddl;
         decision.is_unparsed |= part.is_unparsed;
-        decision.runs_code |= part.runs_code;
+        decision.code = decision.code.max(part.code);
         decision.shows = decision.shows.max(part.shows);
         effects.extend(part.effects);
         relations.extend(part.relations);
@@ -282,9 +281,13 @@ fn opens_block(text: &[u8], tokens: &[Token]) -> bool {
 /// Calls that leave something in the session count wherever they stand, in whatever statement:
 /// this looks at tokens only and so needs no parse.
 pub(super) fn with_session_calls(text: &[u8], tokens: &[Token], mut part: Part) -> Part {
-    part.runs_code = is_block_or_call(text, tokens);
+    if is_block_or_call(text, tokens) {
+        part.code = Code::Runs;
+    }
     for (index, _) in tokens.iter().enumerate() {
-        part.runs_code |= !part.is_ddl && calls_user_code(text, tokens, index);
+        if part.code == Code::None && !part.is_ddl && calls_user_code(text, tokens, index) {
+            part.code = Code::Runs;
+        }
         let Some(name) = called_builtin(text, tokens, index) else {
             continue;
         };

@@ -3,7 +3,6 @@
 //! literals, so this looks at tokens.
 
 use super::Relation;
-use super::canonical::letters;
 use super::catalogue::{Executes, Finding};
 use super::classify::{self, Rules};
 use super::dynamic::split;
@@ -60,26 +59,9 @@ pub(super) fn judge(rules: &Rules, text: &[u8], tokens: &[Token]) -> Given {
     let Some(catalogue) = rules.catalogue.filter(|it| it.any_executes()) else {
         return given;
     };
-    let source = |index: usize| {
-        let token = tokens.get(index);
-        token.map_or(&b""[..], |token| {
-            text.get(token.start..token.end).unwrap_or_default()
-        })
-    };
-    let name_at = |index: usize| {
-        let name = reader::identifier(text, *tokens.get(index)?)?;
-        Some(letters(name))
-    };
     for index in 0..tokens.len() {
-        if source(index + 1) != b"(" {
+        let Some((schema, name)) = reader::called(text, tokens, index) else {
             continue;
-        }
-        let Some(name) = name_at(index) else {
-            continue;
-        };
-        let schema = match index.checked_sub(2) {
-            Some(before) if source(index - 1) == b"." => name_at(before),
-            _ => None,
         };
         let Some(executes) = catalogue.executing(schema.as_deref(), &name) else {
             continue;

@@ -23,6 +23,7 @@ mod namesakes;
 mod plpgsql;
 mod query;
 mod reader;
+mod remade;
 mod scope;
 mod set_config;
 mod settings;
@@ -64,9 +65,8 @@ pub struct Decision {
     pub relations: Box<[Relation]>,
     /// It has a query that the parser does not know, which is a write for no other reason.
     pub is_unparsed: bool,
-    /// It may run a function or a block of a user's, which may change settings unseen. What
-    /// triggers, views and operators call is not counted.
-    pub runs_code: bool,
+    /// What it may run of the user's own.
+    pub code: Code,
     /// What its answer shows.
     pub shows: Shown,
     /// Its statements that make a server go back to values of its own.
@@ -82,6 +82,18 @@ impl Decision {
         let changes_nothing = self.effects.is_empty() && !self.copies_in && !self.is_ddl;
         only_reads && changes_nothing && self.statements == 1
     }
+}
+
+/// Functions and blocks of the user's that a statement may run. What triggers, views and operators call is not
+/// counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Code {
+    #[default]
+    None,
+    /// It may change settings unseen.
+    Runs,
+    /// It may change the catalogue too.
+    Remakes,
 }
 
 /// What the answer to a text shows; of several statements the strongest counts.

@@ -1,5 +1,6 @@
 //! Reads the tokens of one statement from left to right, as a hand-written parser wants them.
 
+use super::canonical::letters;
 use super::lexer::{Kind, Notation, Token};
 
 #[derive(Clone, Copy)]
@@ -152,6 +153,30 @@ pub(super) fn identifier(text: &[u8], token: Token) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// The schema, if it is said, and the name of what is called at `index`: a name with a parenthesis behind it.
+/// As the catalogue has them.
+pub(super) fn called(
+    text: &[u8],
+    tokens: &[Token],
+    index: usize,
+) -> Option<(Option<String>, String)> {
+    let is_sign = |index: usize, sign: &[u8]| {
+        tokens
+            .get(index)
+            .is_some_and(|token| text.get(token.start..token.end) == Some(sign))
+    };
+    let name_at = |index: usize| identifier(text, *tokens.get(index)?).map(letters);
+    if !is_sign(index + 1, b"(") {
+        return None;
+    }
+    let name = name_at(index)?;
+    let schema = match index.checked_sub(2) {
+        Some(before) if is_sign(index - 1, b".") => name_at(before),
+        _ => None,
+    };
+    Some((schema, name))
 }
 
 fn literal(text: &[u8], token: Token) -> Option<String> {

@@ -59,7 +59,7 @@ fn set_default(name: &str) -> Effect {
 
 #[test]
 fn code_of_the_user_s_is_told_from_syntax() {
-    let runs_code = |sql: &str| decide(sql).runs_code;
+    let runs_code = |sql: &str| decide(sql).code > Code::None;
     for sql in [
         "SELECT run()",
         "SELECT a FROM t WHERE key(a) = 1",

@@ -1,9 +1,12 @@
 //! What the proxy knows of the functions and relations of a database, and when.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use causeway::config::MonitorConfig;
-use causeway::lab::{APP_DATABASE, APP_USER, Lab, PASSWORD, SUPERUSER};
+use causeway::config::{MonitorConfig, NodeConfig, ServerTls, TlsMode};
+use causeway::lab::{APP_DATABASE, APP_USER, Lab, MONITOR_USER, PASSWORD, SUPERUSER};
+use causeway::monitor::catalogue::{Loaded, load};
+use causeway::monitor::control_pool;
 use tokio::time::sleep;
 
 use crate::front::{Front, PATIENCE, ask, read_on_replica, until};
@@ -339,4 +342,152 @@ async fn a_call_that_gives_sql_reads_near_if_what_it_gives_only_reads() {
         }
     }
     until(&client, "SELECT count(*) FROM t", &rows.to_string()).await;
+}
+
+/// The interval between two readings is longer than this test has patience, and no name is missed: only code
+/// that has changed it lets the catalogue be read again.
+#[tokio::test]
+async fn what_procedures_functions_and_blocks_change_is_known_at_once() {
+    let front = Front::small().await;
+    let client = front.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (n int);
+             CREATE PROCEDURE becomes(name text, value int) LANGUAGE plpgsql AS $$ BEGIN
+                 EXECUTE format('CREATE OR REPLACE FUNCTION %I() RETURNS int STABLE LANGUAGE sql AS %L',
+                                name, 'SELECT ' || value);
+             END $$;
+             CREATE PROCEDURE becomes_and_commits(name text) LANGUAGE plpgsql AS $$ BEGIN
+                 CALL becomes(name, 3); COMMIT; PERFORM 1;
+             END $$;
+             CREATE FUNCTION make_it(name text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+                 CALL becomes(name, 4); RETURN 1;
+             END $$;",
+        )
+        .await
+        .unwrap();
+    for name in ["a", "b", "c", "d", "e"] {
+        let sql = format!(
+            "CREATE FUNCTION {name}() RETURNS int LANGUAGE plpgsql AS \
+             'BEGIN INSERT INTO t VALUES (1); RETURN 0; END'"
+        );
+        client.batch_execute(&sql).await.unwrap();
+    }
+    assert!(MonitorConfig::default().catalogue_interval > PATIENCE);
+    for (run, sql, answer) in [
+        (&["CALL becomes('a', 2)"][..], "SELECT a()", "2"),
+        (&["CALL becomes_and_commits('b')"], "SELECT b()", "3"),
+        (&["SELECT make_it('c')"], "SELECT c()", "4"),
+        (
+            &["DO $$ BEGIN PERFORM make_it('d'); END $$"],
+            "SELECT d()",
+            "4",
+        ),
+        (
+            &["BEGIN", "CALL becomes('e', 5)", "SELECT 1", "COMMIT"],
+            "SELECT e()",
+            "5",
+        ),
+    ] {
+        for sql in run {
+            client.batch_execute(sql).await.unwrap();
+        }
+        read_on_replica(&client, sql, answer).await;
+    }
+}
+
+/// Two catalogues that differ have different marks, and what is temporary makes none.
+#[tokio::test]
+async fn whatever_changes_a_catalogue_changes_its_mark() {
+    let lab = Lab::builder()
+        .quick()
+        .primary("us-east")
+        .build()
+        .await
+        .unwrap();
+    let node = lab.node("us-east");
+    let client = node.connect(SUPERUSER, APP_DATABASE).await.unwrap();
+    let config = NodeConfig {
+        tls: ServerTls {
+            mode: TlsMode::Disable,
+            root_cert: None,
+        },
+        ..NodeConfig::new("127.0.0.1", node.port())
+    };
+    let settings = MonitorConfig {
+        user: MONITOR_USER.to_owned(),
+        password: Some(PASSWORD.to_owned().into()),
+        database: APP_DATABASE.to_owned(),
+        ..MonitorConfig::default()
+    };
+    let pool = control_pool(&config, &settings).unwrap();
+    let read = async || {
+        let Loaded { mut rows, mark, .. } = load(&pool, PATIENCE).await.unwrap();
+        // In no order, and with edges of what is left out.
+        let known: HashSet<_> = rows.objects.iter().map(|object| object.id).collect();
+        rows.edges.retain(|edge| known.contains(&edge.user));
+        rows.objects.sort_by_key(|object| object.id);
+        rows.edges.sort_by_key(|edge| (edge.user, edge.used));
+        (format!("{rows:?}"), mark)
+    };
+    let mut known = read().await;
+    for sql in [
+        "CREATE SCHEMA app",
+        "CREATE TABLE t (a int)",
+        "CREATE VIEW v AS SELECT a FROM t",
+        "CREATE OR REPLACE VIEW v AS SELECT a FROM t WHERE a > 1",
+        "CREATE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE OR REPLACE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT 2'",
+        "ALTER FUNCTION f STABLE",
+        "ALTER FUNCTION f SET work_mem = '1MB'",
+        "ALTER FUNCTION f SET SCHEMA app",
+        "ALTER FUNCTION app.f RENAME TO g",
+        "CREATE SEQUENCE s",
+        "CREATE UNLOGGED TABLE u (a int)",
+        "ALTER TABLE u SET LOGGED",
+        "CREATE TABLE p (a int) PARTITION BY LIST (a)",
+        "CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)",
+        "ALTER TABLE p DETACH PARTITION p1",
+        "CREATE DOMAIN d AS int",
+        "ALTER DOMAIN d ADD CONSTRAINT c CHECK (VALUE > 0)",
+        "ALTER DOMAIN d DROP CONSTRAINT c",
+        "ALTER TABLE t ADD COLUMN b d",
+        "ALTER TABLE t ALTER COLUMN b TYPE int",
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY x ON t USING (a > 1)",
+        "ALTER POLICY x ON t USING (a > 2)",
+        "DROP POLICY x ON t",
+        "CREATE OPERATOR <+> (FUNCTION = int4pl, LEFTARG = int, RIGHTARG = int)",
+        "DROP OPERATOR <+> (int, int)",
+        "CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int)",
+        "CREATE TYPE pair AS (a int, b int)",
+        "ALTER TYPE pair ADD ATTRIBUTE c t",
+        "CREATE TYPE bounds AS RANGE (SUBTYPE = date)",
+        "CREATE FUNCTION to_pair(int) RETURNS pair IMMUTABLE LANGUAGE sql AS 'SELECT NULL::pair'",
+        "CREATE CAST (int AS pair) WITH FUNCTION to_pair(int) AS IMPLICIT",
+        "DROP CAST (int AS pair)",
+        "DROP VIEW v",
+        "DROP TABLE t CASCADE",
+        "ALTER SCHEMA app RENAME TO other",
+        "BEGIN; DROP SEQUENCE s; CREATE SEQUENCE s; COMMIT",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+        let now = read().await;
+        let (differs, is_told) = (now.0 != known.0, now.1 != known.1);
+        assert!(is_told || !differs, "{sql}");
+        assert!(is_told, "{sql} is not told, and makes no difference");
+        known = now;
+    }
+    for sql in [
+        "CREATE TEMP TABLE mine (a int PRIMARY KEY, b pair[])",
+        "CREATE TEMP VIEW of_mine AS SELECT * FROM mine",
+        "CREATE TYPE pg_temp.my_pair AS (a int)",
+        "INSERT INTO u VALUES (1); ANALYZE u",
+        "DROP TABLE mine CASCADE",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+        let now = read().await;
+        assert!(now.0 == known.0, "{sql} makes a difference");
+        assert!(now.1 == known.1, "{sql} is told");
+    }
 }

@@ -28,6 +28,18 @@ pub enum LoadError {
 pub struct Loaded {
     pub rows: Rows,
     pub position: Lsn,
+    pub mark: Mark,
+}
+
+/// Two catalogues of a database that have the same are the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark(String);
+
+/// What came of looking for another catalogue than the one that is known.
+pub enum Reading {
+    /// There was none at this position.
+    Unchanged(Lsn),
+    Changed(Loaded),
 }
 
 /// So often it is read again at once where something was dropped meanwhile.
@@ -35,6 +47,7 @@ const MOST_ATTEMPTS: u32 = 5;
 
 const OBJECTS: &str = include_str!("objects.sql");
 const EDGES: &str = include_str!("edges.sql");
+const MARK: &str = include_str!("mark.sql");
 
 const POSITION: &str = "\
 SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
@@ -43,13 +56,25 @@ SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_repl
 /// Names in what PostgreSQL prints are qualified; and these queries are not worth compiling.
 const SETTINGS: &str = "SET LOCAL search_path = pg_catalog; SET LOCAL jit = off";
 
-/// Connects, reads, and closes the connection: one that stayed would keep the database from being
-/// dropped. Cancel safe.
+/// As [`load_unless`], whatever is known.
 pub async fn load(pool: &Pool, at_most: Duration) -> Result<Loaded, LoadError> {
+    match load_unless(pool, None, at_most).await? {
+        Reading::Changed(loaded) => Ok(loaded),
+        Reading::Unchanged(_) => Err(LoadError::Nonsense("no catalogue".to_owned())),
+    }
+}
+
+/// Connects, reads unless it has the mark of what is known, and closes the connection: one that stayed would
+/// keep the database from being dropped. Cancel safe.
+pub async fn load_unless(
+    pool: &Pool,
+    known: Option<&Mark>,
+    at_most: Duration,
+) -> Result<Reading, LoadError> {
     let read_on = async {
         let mut attempts = 1;
         loop {
-            match read(pool).await {
+            match read(pool, known).await {
                 Err(error) if attempts < MOST_ATTEMPTS && is_torn(&error) => attempts += 1,
                 outcome => return outcome,
             }
@@ -60,7 +85,7 @@ pub async fn load(pool: &Pool, at_most: Duration) -> Result<Loaded, LoadError> {
         .unwrap_or(Err(LoadError::Timeout(at_most)))
 }
 
-async fn read(pool: &Pool) -> Result<Loaded, LoadError> {
+async fn read(pool: &Pool, known: Option<&Mark>) -> Result<Reading, LoadError> {
     let mut connection = Connection::take(pool.get().await.map_err(LoadError::Connect)?);
     let transaction = connection
         .build_transaction()
@@ -68,19 +93,33 @@ async fn read(pool: &Pool) -> Result<Loaded, LoadError> {
         .read_only(true)
         .start()
         .await?;
-    let (_, objects, edges) = tokio::try_join!(
+    let (_, mark) = tokio::try_join!(
         transaction.batch_execute(SETTINGS),
-        transaction.query(OBJECTS, &[]),
-        transaction.query(EDGES, &[]),
+        transaction.query_one(MARK, &[]),
     )?;
+    let mark = Mark(mark.try_get(0)?);
+    let rows = match known == Some(&mark) {
+        true => None,
+        false => {
+            let objects = transaction.query(OBJECTS, &[]);
+            let edges = transaction.query(EDGES, &[]);
+            let (objects, edges) = tokio::try_join!(objects, edges)?;
+            Some(Rows {
+                objects: objects.iter().map(object).collect::<Result<_, _>>()?,
+                edges: edges.iter().map(edge).collect::<Result<_, _>>()?,
+            })
+        }
+    };
     transaction.commit().await?;
     let position: PgLsn = connection.query_one(POSITION, &[]).await?.try_get(0)?;
-    Ok(Loaded {
-        rows: Rows {
-            objects: objects.iter().map(object).collect::<Result<_, _>>()?,
-            edges: edges.iter().map(edge).collect::<Result<_, _>>()?,
-        },
-        position: Lsn(position.into()),
+    let position = Lsn(position.into());
+    Ok(match rows {
+        None => Reading::Unchanged(position),
+        Some(rows) => Reading::Changed(Loaded {
+            rows,
+            position,
+            mark,
+        }),
     })
 }
 

@@ -625,3 +625,55 @@ fn what_a_body_names_with_its_schema_is_judged_by_that() {
         ],
     );
 }
+
+#[test]
+fn code_that_may_change_the_catalogue_is_told_where_it_is_called() {
+    use crate::sql::Code;
+    let mut maker = Maker::default();
+    let add = |maker: &mut Maker, name: &str, body: &str| {
+        maker.add(Kind::Function, name, Nature::Volatile, body);
+    };
+    add(
+        &mut maker,
+        "makes",
+        "BEGIN CREATE TABLE x (); DELETE FROM t; END",
+    );
+    add(
+        &mut maker,
+        "app.drops",
+        "EXECUTE format('DROP TABLE %I', t)",
+    );
+    add(&mut maker, "runs", "BEGIN EXECUTE q; END");
+    add(&mut maker, "calls", "BEGIN CALL public.makes(); END");
+    add(&mut maker, "writes", "BEGIN DELETE FROM t; END");
+    add(&mut maker, "in_python", "plpy.execute('CREATE TABLE x ()')");
+    maker.relation("t", Nature::Plain, "");
+    let scope = Scope::with(Catalogue::new(&maker.0, &Lists::default()));
+    let classifier = Classifier::new(1 << 20, &[]);
+    for (text, expected) in [
+        ("CALL makes()", Code::Remakes),
+        ("CALL public.Makes(1)", Code::Remakes),
+        ("CALL app.drops()", Code::Remakes),
+        ("CALL public.drops()", Code::Remakes),
+        ("CALL runs('x')", Code::Remakes),
+        ("CALL calls()", Code::Remakes),
+        ("CALL in_python()", Code::Remakes),
+        ("CALL unknown()", Code::Remakes),
+        ("CALL writes()", Code::Runs),
+        ("SELECT makes()", Code::Remakes),
+        ("SELECT 1; SELECT calls()", Code::Remakes),
+        ("INSERT INTO t SELECT makes()", Code::Remakes),
+        ("DO $$ BEGIN PERFORM makes(); END $$", Code::Remakes),
+        ("DO $$ BEGIN PERFORM writes(); END $$", Code::Runs),
+        ("SELECT writes(), unknown()", Code::Runs),
+        ("INSERT INTO t VALUES (1)", Code::None),
+        ("SELECT 'makes()' FROM t", Code::None),
+        ("CREATE VIEW v AS SELECT makes()", Code::None),
+    ] {
+        let decision = classifier.classify_in(&scope, text.as_bytes()).decision;
+        assert_eq!(decision.code, expected, "{text}");
+    }
+    // Nothing is kept of it that could be read again.
+    let decision = classifier.classify(b"CALL makes()").decision;
+    assert_eq!(decision.code, Code::Runs);
+}
