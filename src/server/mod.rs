@@ -148,14 +148,38 @@ impl Server {
     /// Gives the server a shared statement, ahead of its use, and asks for the columns of its
     /// result. What was sent before is answered first; the first error of all is the outcome.
     pub async fn prepare(&mut self, id: StatementId, definition: &[u8]) -> Result<Shape, RunError> {
-        let name = statement_name(id);
+        let oldest = self.statements.insert(id);
+        self.parse_and_describe(&statement_name(id), id, definition, oldest)
+            .await
+    }
+
+    /// Gives the server a client's unnamed statement, ahead of its use; otherwise as
+    /// [`prepare`](Server::prepare).
+    pub async fn prepare_unnamed(
+        &mut self,
+        tag: UnnamedTag,
+        definition: &[u8],
+    ) -> Result<Shape, RunError> {
+        self.unnamed = None;
+        let shape = self.parse_and_describe("", 0, definition, None).await?;
+        self.unnamed = Some(tag);
+        Ok(shape)
+    }
+
+    async fn parse_and_describe(
+        &mut self,
+        name: &str,
+        id: StatementId,
+        definition: &[u8],
+        evicts: Option<StatementId>,
+    ) -> Result<Shape, RunError> {
         let mut out = Vec::new();
         message::put_parse(&mut out, name.as_bytes(), definition);
         message::put_describe_statement(&mut out, name.as_bytes());
         self.owed.push(Request::Parse(id), Fate::Swallow);
         self.owed
             .push(Request::DescribeStatement(id), Fate::Swallow);
-        if let Some(oldest) = self.statements.insert(id) {
+        if let Some(oldest) = evicts {
             message::put_close_statement(&mut out, &statement_name(oldest));
             self.owed.push(Request::Evict(oldest), Fate::Swallow);
         }

@@ -230,7 +230,7 @@ impl Session {
     }
 
     /// Answers a run with an error of our own. A transaction that is open on a server must fail
-    /// with it, so there the server is made to raise it.
+    /// with it, so there the server is made to raise it, and the client gets it in our own words.
     pub(super) fn refuse_everywhere(&mut self, plan: &Plan, fault: Fault) -> Result<(), End> {
         let Some(upstream) = &mut self.upstream else {
             self.refuse(plan, &fault);
@@ -245,6 +245,7 @@ impl Session {
             self.client.input.consume(plan.size);
             self.statements.undo_last(plan.changes);
             upstream.send_query(&raise(&fault));
+            upstream.raised = Some(fault);
         } else {
             self.refuse(plan, &fault);
         }
@@ -287,14 +288,7 @@ impl Session {
 
 /// A statement that raises the fault, on any node.
 fn raise(fault: &Fault) -> String {
-    let hint = fault
-        .hint()
-        .map(|hint| format!(", HINT = {}", quoted(hint)));
-    let block = format!(
-        "BEGIN RAISE EXCEPTION USING ERRCODE = {}, MESSAGE = {}{}; END",
-        quoted(fault.code.as_str()),
-        quoted(fault.message()),
-        hint.unwrap_or_default(),
-    );
+    let (code, message) = (quoted(fault.code.as_str()), quoted(fault.message()));
+    let block = format!("BEGIN RAISE EXCEPTION USING ERRCODE = {code}, MESSAGE = {message}; END");
     format!("DO {}", quoted(&block))
 }

@@ -6,12 +6,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 
 use super::dispatch::put_synthetic;
-use super::statements::{Standing, Statement};
-use crate::protocol::frame::cstring;
+use super::statements::{Age, Standing, Statement};
+use crate::protocol::frame::{Shape, cstring};
 use crate::protocol::owed::{Owed, StatementId};
 use crate::server::UnnamedTag;
 use crate::sql::{Classified, Classifier, Scope, SqlPrepare};
@@ -38,6 +39,9 @@ pub struct Unnamed {
     pub definition: Vec<u8>,
     pub classified: Classified,
     pub tag: UnnamedTag,
+    /// The [`Shape`] of its result as the client was told last; 0 before.
+    shape: AtomicU64,
+    pub age: Age,
 }
 
 impl Unnamed {
@@ -55,7 +59,18 @@ impl Unnamed {
             definition: self.definition.clone(),
             classified,
             tag: self.tag,
+            shape: AtomicU64::new(self.shape.load(Ordering::Relaxed)),
+            age: self.age.clone(),
         }
+    }
+
+    /// What the client knows of its result, if it was told.
+    pub fn shape(&self) -> Option<Shape> {
+        Shape::from_number(self.shape.load(Ordering::Relaxed))
+    }
+
+    pub fn set_shape(&self, shape: Shape) {
+        self.shape.store(shape.number(), Ordering::Relaxed);
     }
 
     /// Its SQL.
@@ -219,6 +234,7 @@ impl ClientStatements {
         session: u64,
         definition: &[u8],
         classified: Classified,
+        age: Age,
     ) -> Arc<Unnamed> {
         self.unnamed_count += 1;
         let tag = UnnamedTag {
@@ -232,6 +248,8 @@ impl ClientStatements {
                 Arc::new(Unnamed {
                     classified,
                     tag,
+                    shape: AtomicU64::new(0),
+                    age,
                     ..memory
                 })
             }
@@ -239,6 +257,8 @@ impl ClientStatements {
                 definition: definition.to_vec(),
                 classified,
                 tag,
+                shape: AtomicU64::new(0),
+                age,
             }),
         };
         let before = self.unnamed.replace(Arc::clone(&unnamed));
@@ -442,7 +462,8 @@ mod tests {
 
     fn parse_unnamed(client: &mut ClientStatements, text: &str) {
         let classified = Classifier::new(1 << 16, &[]).classify_in(&Scope::new(), text.as_bytes());
-        client.set_unnamed(1, text.as_bytes(), classified);
+        let age = Prepared::new().age();
+        client.set_unnamed(1, text.as_bytes(), classified, age);
     }
 
     fn unnamed(client: &ClientStatements) -> Option<&[u8]> {

@@ -251,10 +251,14 @@ impl Session {
             What::DescribeShow(name) => {
                 upstream.prepare_show(name, &self.show(name).unwrap_or_default());
                 upstream.send_describe(SHOW_STATEMENT, 0);
+                upstream.describing_unnamed.push_back(None);
             }
             What::DescribeUnnamed(unnamed) => {
                 upstream.ensure_unnamed(unnamed);
                 upstream.send(frame, Request::DescribeStatement(0));
+                upstream
+                    .describing_unnamed
+                    .push_back(Some(Arc::clone(unnamed)));
             }
             What::DescribeNamed(statement) => {
                 upstream.ensure(statement);
@@ -263,10 +267,14 @@ impl Session {
                 }
                 upstream.send_describe(&statement.name, statement.id);
             }
-            What::DescribeInSql => upstream.send(frame, Request::DescribeStatement(0)),
+            What::DescribeInSql => {
+                upstream.send(frame, Request::DescribeStatement(0));
+                upstream.describing_unnamed.push_back(None);
+            }
             What::DescribeUnknown => {
                 upstream.forget_unnamed();
                 upstream.send(frame, Request::DescribeStatement(0));
+                upstream.describing_unnamed.push_back(None);
             }
             What::DescribePortal => upstream.send(frame, Request::DescribePortal),
             What::Execute => {

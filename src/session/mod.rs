@@ -364,7 +364,7 @@ impl Session {
             } else if self.keeps_server() {
                 self.note_kept_server(&plan);
             }
-            if plan.uses_named() && self.may_predate_catalogue() {
+            if plan.uses_prepared() && self.may_predate_catalogue() {
                 self.set_apart(&mut plan);
                 plan.asks_first = true;
             }

@@ -249,7 +249,7 @@ impl Session {
                     upstream.sight = single_value(body).and_then(Sight::read);
                 }
             }
-            Progress::Done(Request::DescribeStatement(id @ 1..)) => {
+            Progress::Done(Request::DescribeStatement(id)) => {
                 upstream.described(id, Frame { tag, bytes: frame });
             }
             Progress::Done(_) => {}
@@ -379,6 +379,11 @@ impl Session {
         } else {
             Cycle::Failed
         };
+        if let Some(fault) = upstream.raised.take() {
+            let mut own = Vec::new();
+            fault.encode(&mut own);
+            return Ok(Verdict::Replace(own));
+        }
         let words = self.in_the_client_s_words(said.code, frame);
         Ok(
             match words.or_else(|| upstream.in_the_client_s_places(frame)) {

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Session;
+use super::client_statements::Unnamed;
 use super::statements::Statement;
 use super::survey::{Plan, What};
-use super::upstream::Footprint;
+use super::upstream::{Described, Footprint};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::message::TransactionStatus;
 use crate::routing::Role;
@@ -50,8 +51,13 @@ impl Session {
     pub(super) fn set_apart(&mut self, plan: &mut Plan) {
         let prepared = &self.services.prepared;
         for index in 0..plan.steps.len() {
-            let What::ParseNew(shared) = &plan.steps[index].what else {
-                continue;
+            let shared = match &plan.steps[index].what {
+                What::ParseNew(shared) => shared,
+                What::ParseUnnamed(unnamed) => {
+                    unnamed.age.be_unsure();
+                    continue;
+                }
+                _ => continue,
             };
             let shared = Arc::clone(shared);
             if prepared.is_outdated(&shared) {
@@ -76,7 +82,8 @@ impl Session {
     /// server and statement behind a change of the catalogue.
     pub(super) async fn keep_shapes(&mut self, plan: &Plan) -> Result<(), Misfit> {
         let missing = self.outdated_and_missing(plan);
-        if missing.is_empty() {
+        let unnamed = self.outdated_unnamed(plan);
+        if missing.is_empty() && unnamed.is_none() {
             return Ok(());
         }
         let Some(mut upstream) = self.upstream.take() else {
@@ -85,15 +92,23 @@ impl Session {
         let was_in_transaction = upstream.is_in_transaction();
         self.prepare_server(&mut upstream, plan);
         let mut outcome = Ok(());
-        for statement in &missing {
-            match upstream
-                .server
-                .prepare(statement.id, &statement.definition)
-                .await
-            {
-                Ok(shape) if Some(shape) != statement.shape() => {
-                    // Should it fail, the server is lost, and the next request finds out.
-                    let _ = upstream.server.unprepare(statement.id).await;
+        let named = missing.into_iter().map(Described::Shared);
+        for described in named.chain(unnamed.map(Described::Unnamed)) {
+            let server = &mut upstream.server;
+            let (told, shape) = match &described {
+                Described::Shared(it) => (it.shape(), server.prepare(it.id, &it.definition).await),
+                Described::Unnamed(it) => (
+                    it.shape(),
+                    server.prepare_unnamed(it.tag, &it.definition).await,
+                ),
+            };
+            match shape {
+                Ok(shape) if Some(shape) != told => {
+                    match described {
+                        // Should it fail, the server is lost, and the next request finds out.
+                        Described::Shared(it) => drop(upstream.server.unprepare(it.id).await),
+                        Described::Unnamed(_) => upstream.server.unnamed = None,
+                    }
                     // The refusal has shown the change.
                     if upstream.footprint == Footprint::None {
                         upstream.footprint = Footprint::Seen;
@@ -124,8 +139,31 @@ impl Session {
         outcome
     }
 
+    /// Its server can be asked how a statement comes out there.
+    fn can_ask(&self) -> bool {
+        self.upstream.as_ref().is_some_and(|upstream| {
+            upstream.is_at_rest() && upstream.server.status != TransactionStatus::Failed
+        })
+    }
+
+    /// The unnamed statement, if the run binds it as it was described earlier and the server lacks it.
+    fn outdated_unnamed(&self, plan: &Plan) -> Option<Arc<Unnamed>> {
+        let upstream = self.upstream.as_ref().filter(|_| self.can_ask())?;
+        let predates = self.may_predate_catalogue();
+        plan.steps.iter().find_map(|step| match &step.what {
+            What::BindUnnamed(unnamed)
+                if (predates || self.services.prepared.is_past(&unnamed.age))
+                    && unnamed.shape().is_some()
+                    && upstream.server.unnamed != Some(unnamed.tag) =>
+            {
+                Some(Arc::clone(unnamed))
+            }
+            _ => None,
+        })
+    }
+
     fn outdated_and_missing(&self, plan: &Plan) -> Vec<Arc<Statement>> {
-        let Some(upstream) = &self.upstream else {
+        let Some(upstream) = self.upstream.as_ref().filter(|_| self.can_ask()) else {
             return Vec::new();
         };
         let predates = self.may_predate_catalogue();
@@ -140,18 +178,22 @@ impl Session {
                 missing.push(Arc::clone(statement));
             }
         }
-        let can_ask = upstream.is_at_rest() && upstream.server.status != TransactionStatus::Failed;
-        if !can_ask {
-            missing.clear();
-        }
         missing
     }
 }
 
 impl Plan {
-    /// It prepares or runs a statement that has a name.
-    pub(super) fn uses_named(&self) -> bool {
-        let uses = |what: &What| matches!(what, What::ParseNew(_) | What::BindNamed(_));
+    /// It prepares a statement, or runs one that has been prepared.
+    pub(super) fn uses_prepared(&self) -> bool {
+        let uses = |what: &What| {
+            matches!(
+                what,
+                What::ParseNew(_)
+                    | What::BindNamed(_)
+                    | What::ParseUnnamed(_)
+                    | What::BindUnnamed(_)
+            )
+        };
         self.steps.iter().any(|step| uses(&step.what))
     }
 }

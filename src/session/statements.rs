@@ -36,6 +36,23 @@ pub struct Statement {
 /// Of no age: outdated from the beginning.
 const UNSURE: u64 = u64::MAX;
 
+/// How often all had begun anew when something was prepared that is one session's alone.
+#[derive(Debug)]
+pub struct Age(AtomicU64);
+
+impl Age {
+    /// It is not known what it was made from.
+    pub fn be_unsure(&self) {
+        self.0.store(UNSURE, Ordering::Relaxed);
+    }
+}
+
+impl Clone for Age {
+    fn clone(&self) -> Age {
+        Age(AtomicU64::new(self.0.load(Ordering::Relaxed)))
+    }
+}
+
 /// The bits of `judged` that hold the class.
 const CLASS: u64 = 0b11;
 /// The bit that is set if it has other effects than by its first Parse.
@@ -213,6 +230,16 @@ impl Prepared {
     /// What it reads may have been changed since it was prepared first.
     pub fn is_outdated(&self, statement: &Statement) -> bool {
         statement.age != self.age.load(Ordering::Relaxed)
+    }
+
+    /// That of what is prepared now.
+    pub fn age(&self) -> Age {
+        Age(AtomicU64::new(self.age.load(Ordering::Relaxed)))
+    }
+
+    /// What was prepared at that age may read what has been changed since.
+    pub fn is_past(&self, age: &Age) -> bool {
+        age.0.load(Ordering::Relaxed) != self.age.load(Ordering::Relaxed)
     }
 
     fn next_id(&self) -> StatementId {

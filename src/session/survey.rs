@@ -375,9 +375,10 @@ impl Session {
             let classified = classifier.classify_in(self.names.scope(), parts.text);
             self.account(&classified, classified.decision.class, plan);
             let ours = self.shows_ours(&classified.decision).is_some();
-            let unnamed = self
-                .statements
-                .set_unnamed(self.serial, parts.definition, classified);
+            let age = self.services.prepared.age();
+            let unnamed =
+                self.statements
+                    .set_unnamed(self.serial, parts.definition, classified, age);
             return Ok(if ours {
                 What::ParseKnown
             } else {
@@ -419,6 +420,8 @@ impl Session {
             };
             let standing = statement.standing(&self.services.classifier, self.names.scope());
             self.account_known(&statement.classified, statement.text(), &standing, plan);
+            let prepared = &self.services.prepared;
+            plan.asks_first |= statement.shape().is_some() && prepared.is_past(&statement.age);
             let decision = &statement.classified.decision;
             return match self.shows_ours(decision) {
                 Some(setting) => (uses.show)(setting.into()),

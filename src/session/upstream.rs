@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::client_statements::Unnamed;
 use super::dispatch::deallocates;
 use super::explained::Explained;
 use super::pins::Holdings;
@@ -13,6 +14,7 @@ use super::sight::Sight;
 use super::statements::Statement;
 use super::tracked::Tracked;
 use crate::pool::{Lent, Vacating};
+use crate::protocol::error::Fault;
 use crate::protocol::frame::{Frame, Shape, backend};
 use crate::protocol::message::TransactionStatus;
 use crate::protocol::owed::{Fate, StatementId};
@@ -53,6 +55,8 @@ pub struct Upstream {
     pub portals: Vec<(Box<[u8]>, Arc<Decision>)>,
     /// Statements whose description is under way, where it is the first that anybody gets.
     pub describing: VecDeque<Arc<Statement>>,
+    /// The unnamed statements, or other ones that are nobody else's, whose description is under way.
+    pub describing_unnamed: VecDeque<Option<Arc<Unnamed>>>,
     /// How fresh the node had to be for what it was chosen for; none if that needed no data.
     pub level: Option<Level>,
     pub afterwards: Afterwards,
@@ -74,8 +78,16 @@ pub struct Upstream {
     pub holdings: Option<Holdings>,
     /// Keeps others away from a database that a statement wants for itself.
     pub vacating: Option<Vacating>,
+    /// An error of ours that the server has been made to raise.
+    pub raised: Option<Fault>,
     /// The replica would not run what it was sent; the run goes elsewhere when this one is at rest.
     pub refused: Option<Refused>,
+}
+
+/// What a description is of.
+pub enum Described {
+    Shared(Arc<Statement>),
+    Unnamed(Arc<Unnamed>),
 }
 
 /// What becomes of the server when the session has done with it.
@@ -166,6 +178,7 @@ impl Upstream {
             prepared: 0,
             portals: Vec::new(),
             describing: VecDeque::new(),
+            describing_unnamed: VecDeque::new(),
             level,
             afterwards: Afterwards::Pool,
             partial: None,
@@ -178,6 +191,7 @@ impl Upstream {
             changes_catalogue: false,
             holdings: None,
             vacating: None,
+            raised: None,
             refused: None,
         }
     }
@@ -279,22 +293,31 @@ impl Upstream {
 
     /// The client gets to know the columns of a statement's result: other servers must give the same.
     pub fn described(&mut self, id: StatementId, answer: Frame<'_>) {
-        let Some(statement) = self.not_described(id) else {
-            return;
-        };
-        let shape = match answer.tag {
+        let shape = || match answer.tag {
             backend::ROW_DESCRIPTION => Shape::read(answer.body()),
             _ => Some(Shape::NONE),
         };
-        if let Some(shape) = shape {
-            statement.set_shape(shape);
+        match self.not_described(id) {
+            Some(Described::Shared(statement)) => {
+                shape().inspect(|shape| statement.set_shape(*shape));
+            }
+            Some(Described::Unnamed(unnamed)) => {
+                shape().inspect(|shape| unnamed.set_shape(*shape));
+            }
+            None => {}
         }
     }
 
-    /// A description has failed, or was skipped; gives the statement if it was the first of it.
-    pub fn not_described(&mut self, id: StatementId) -> Option<Arc<Statement>> {
+    /// A description has failed, or was skipped; gives what it would have been the first of, or told
+    /// anew.
+    pub fn not_described(&mut self, id: StatementId) -> Option<Described> {
+        if id == 0 {
+            let unnamed = self.describing_unnamed.pop_front();
+            return unnamed.flatten().map(Described::Unnamed);
+        }
         let awaited = self.describing.front().is_some_and(|first| first.id == id);
-        awaited.then(|| self.describing.pop_front()).flatten()
+        let statement = awaited.then(|| self.describing.pop_front()).flatten();
+        statement.map(Described::Shared)
     }
 
     /// What running the portal changes, if it matters.

@@ -456,6 +456,26 @@ async fn what_a_late_replica_has_described_is_not_run_as_something_else() {
         run(&mut late, "s", &[]).await,
         "2 D(1,2,3) C(SELECT 1) Z(I)"
     );
+    // What has no name is no different, and drivers must see by the error that they can prepare anew.
+    let mut nameless = front.raw().await;
+    let described = [parse("", read), describe_statement(""), sync()];
+    nameless.exchange(&described).await;
+    let on_replica = run(&mut nameless, "", &[]).await;
+    assert_eq!(on_replica, "2 D(1,2) C(SELECT 1) Z(I)");
+    let begin = [bind("", "b", &[]), execute("", 0), sync()];
+    nameless.exchange(&[parse("b", "BEGIN"), sync()]).await;
+    assert_eq!(nameless.exchange(&begin).await, "2 C(BEGIN) Z(T)");
+    nameless
+        .send(&[bind("", "", &[]), execute("", 0), sync()].concat())
+        .await;
+    let refused = nameless.until_ready().await;
+    assert_eq!(show(&refused), "E(0A000) Z(E)");
+    assert_eq!(refused[0].field(b'R'), "RevalidateCachedQuery");
+    nameless.query("ROLLBACK").await;
+    nameless.exchange(&begin).await;
+    assert_eq!(nameless.exchange(&described).await, "1 t T Z(T)");
+    let anew = run(&mut nameless, "", &[]).await;
+    assert_eq!(anew, "2 D(1,2,3) C(SELECT 1) Z(T)");
     // Nor may the replica run what the primary has described, to whom its age does not matter.
     early.query("SET causeway.consistency = 'eventual'").await;
     assert_eq!(run(&mut early, "s", &[]).await, "E(0A000) Z(I)");
