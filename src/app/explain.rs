@@ -247,6 +247,7 @@ fn describe(effect: &Effect) -> String {
         Effect::Unlisten { all: true } => "stops listening to all channels".to_owned(),
         Effect::Unlisten { all: false } => "stops listening to a channel".to_owned(),
         Effect::Pin(reason) => format!("pins the session to its server: {}", pin(*reason)),
+        Effect::MayCommitSettings => "may commit settings and then fail".to_owned(),
         Effect::MayEndPin => "may end what pins the session".to_owned(),
         Effect::Vacate(database) => format!("wants the database {database} for itself"),
         Effect::Show(name) => format!("shows {name}"),

@@ -1,6 +1,7 @@
 //! What a session answers itself: BEGIN, which travels with the first statement; the `causeway.*`
 //! settings; refusals.
 
+use super::order::Misplaced;
 use super::preferences::{CONSISTENCY, level_name};
 use super::relay::Inflow;
 use super::survey::{Ending, Plan, Step, What};
@@ -11,9 +12,8 @@ use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::protocol::frame::HEADER;
 use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::owed::Synthetic;
-use crate::routing::Role;
 use crate::server::settings::quoted;
-use crate::sql::{Class, Decision, Effect};
+use crate::sql::{Decision, Effect};
 
 use super::dispatch::put_synthetic;
 
@@ -170,20 +170,16 @@ impl Session {
         })
     }
 
-    /// A READ ONLY transaction that runs on a replica stays there: it cannot become fresher, and
-    /// nothing can be held there that pins a session to the primary.
+    /// Nothing can be held on a replica that pins a session to the primary, and no READ ONLY transaction
+    /// there can become fresher.
     fn misplaced(&self, plan: &Plan) -> Option<Fault> {
-        let upstream = self.upstream.as_ref()?;
-        if upstream.role == Role::Primary || !upstream.is_in_transaction() {
-            return None;
-        }
-        let level = plan.level().filter(|_| plan.class == Class::Read);
-        let message = if plan.pins {
-            "what pins a session cannot be done in a READ ONLY transaction on a replica"
-        } else if !upstream.suffices_for(level) {
-            "a READ ONLY transaction on a replica cannot be made more consistent"
-        } else {
-            return None;
+        let message = match plan.is_misplaced_on(self.upstream.as_ref()?)? {
+            Misplaced::Pins => {
+                "what pins a session cannot be done in a READ ONLY transaction on a replica"
+            }
+            Misplaced::Fresher => {
+                "a READ ONLY transaction on a replica cannot be made more consistent"
+            }
         };
         let hint = "Set causeway.consistency to strong before BEGIN, or leave READ ONLY out.";
         Some(Fault::error(SqlState::ACTIVE_SQL_TRANSACTION, message).with_hint(hint))
@@ -242,10 +238,14 @@ impl Session {
             return Err(End::Told(fault.into_fatal()));
         }
         if upstream.is_in_transaction() {
+            let text = match plan.steps.as_slice() {
+                [step] => lone_statement(step, self.client.input.bytes()),
+                _ => None,
+            };
+            upstream.raise(text, &raise(&fault));
+            upstream.raised = Some((upstream.receiving, fault));
             self.client.input.consume(plan.size);
             self.statements.undo_last(plan.changes);
-            upstream.send_query(&raise(&fault));
-            upstream.raised = Some(fault);
         } else {
             self.refuse(plan, &fault);
         }
@@ -283,6 +283,16 @@ impl Session {
         let mut out = Vec::new();
         fault.encode(&mut out);
         self.client.output.extend(&out);
+    }
+}
+
+/// The text of a Query of one statement: what is wrong with that comes ahead of any other error.
+fn lone_statement<'b>(step: &Step, bytes: &'b [u8]) -> Option<&'b [u8]> {
+    match &step.what {
+        What::Query(decision) if decision.statements == 1 => {
+            bytes.get(HEADER..step.size)?.strip_suffix(b"\0")
+        }
+        _ => None,
     }
 }
 

@@ -385,7 +385,7 @@ impl Upstream {
     }
 
     /// Sends a message as it is; its reply goes to the client.
-    fn send(&mut self, bytes: &[u8], request: Request) {
+    pub(super) fn send(&mut self, bytes: &[u8], request: Request) {
         self.server.wire.output.extend(bytes);
         self.server.owed.push(request, Fate::Forward);
         if matches!(
@@ -405,14 +405,6 @@ impl Upstream {
         message::put_query(&mut out, sql);
         self.server.wire.output.extend(&out);
         self.server.owed.push(Request::Query, Fate::Settings);
-        self.server.unnamed = None;
-    }
-
-    /// Sends SQL of our own; its reply goes to the client.
-    pub fn send_query(&mut self, sql: &str) {
-        let mut out = Vec::new();
-        message::put_query(&mut out, sql);
-        self.send(&out, Request::Query);
         self.server.unnamed = None;
     }
 

@@ -113,10 +113,11 @@ impl Session {
         let several = begun && (decision.statements > 1 || committed);
         for effect in &decision.effects {
             match effect {
-                // No rollback gives a lock back, nor what a procedure has committed before it failed.
-                Effect::Pin(reason @ (PinReason::AdvisoryLock | PinReason::Setting)) => {
+                // No rollback gives a lock back.
+                Effect::Pin(reason @ PinReason::AdvisoryLock) => {
                     self.pin_to_server(upstream, *reason)
                 }
+                Effect::MayCommitSettings => self.pin_to_server(upstream, PinReason::Setting),
                 // It has come to another server than the last time; the next time it will not.
                 Effect::Pin(reason @ PinReason::Sequence)
                     if self.must_keep_sequences(upstream, decision) =>

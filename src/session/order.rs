@@ -10,6 +10,7 @@ use super::upstream::Upstream;
 use crate::protocol::frame::{
     Frame, Header, Target, bind_parts, cstring, frames, frontend, target,
 };
+use crate::protocol::message::TransactionStatus;
 use crate::protocol::owed::Owed;
 use crate::routing::Role;
 use crate::sql::{Class, Decision};
@@ -90,15 +91,48 @@ impl Plan {
     /// A statement that it uses is only being prepared on the server, by an earlier cycle that may
     /// yet fail.
     pub fn awaits_parse(&self, owed: &Owed) -> bool {
-        owed.has_parses()
+        let named = owed.has_parses()
             && self.steps.iter().any(|step| match &step.what {
                 What::ParseNew(statement)
                 | What::ParseTaken(statement)
                 | What::BindNamed(statement)
                 | What::DescribeNamed(statement) => owed.is_parsed_earlier(statement.id),
                 _ => false,
-            })
+            });
+        named || self.uses_unnamed_of_before() && owed.is_parsed_earlier(0)
     }
+
+    /// It uses the unnamed statement that there was before.
+    fn uses_unnamed_of_before(&self) -> bool {
+        let first = self.steps.iter().find_map(|step| match &step.what {
+            What::ParseUnnamed(_) => Some(false),
+            What::BindUnnamed(_) | What::DescribeUnnamed(_) => Some(true),
+            _ => None,
+        });
+        first.unwrap_or(false)
+    }
+
+    /// A READ ONLY transaction that runs on a replica stays there, and cannot do this.
+    pub(super) fn is_misplaced_on(&self, upstream: &Upstream) -> Option<Misplaced> {
+        let runs_there = upstream.role == Role::Replica
+            && upstream.is_in_transaction()
+            && upstream.server.status != TransactionStatus::Failed;
+        let level = self.level().filter(|_| self.class == Class::Read);
+        match runs_there {
+            true if self.pins => Some(Misplaced::Pins),
+            true if !upstream.suffices_for(level) => Some(Misplaced::Fresher),
+            _ => None,
+        }
+    }
+}
+
+/// What cannot be had in a READ ONLY transaction on a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Misplaced {
+    /// What pins a session to the primary.
+    Pins,
+    /// A fresher state.
+    Fresher,
 }
 
 /// Whether a run may be sent although replies are still under way.
@@ -120,6 +154,10 @@ pub(super) fn may_go_now(upstream: Option<&Upstream>, is_kept: bool, plan: &Plan
     }
     if upstream.server.owed.is_mid_cycle() {
         return true;
+    }
+    // Should the transaction fail before, that is the answer.
+    if plan.is_misplaced_on(upstream).is_some() {
+        return false;
     }
     if plan.has_effects || plan.asks_first || plan.brings_positions() || upstream.changes_session()
     {

@@ -379,7 +379,9 @@ impl Session {
         } else {
             Cycle::Failed
         };
-        if let Some(fault) = upstream.raised.take() {
+        if let Some((_, fault)) = upstream.raised.take_if(|(of, _)| *of == upstream.receiving)
+            && fault.code == said.code
+        {
             let mut own = Vec::new();
             fault.encode(&mut own);
             return Ok(Verdict::Replace(own));

@@ -232,6 +232,25 @@ impl Upstream {
         }
     }
 
+    /// Makes the server fail a cycle by `sql`, if it would prepare `text`.
+    pub fn raise(&mut self, text: Option<&[u8]>, sql: &str) {
+        let mut out = Vec::new();
+        if let Some(text) = text {
+            message::put_close_statement(&mut out, RESTORING);
+            let definition = [text, b"\0\0\0"].concat();
+            message::put_parse(&mut out, RESTORING.as_bytes(), &definition);
+            self.server.owed.push(Request::Close, Fate::Swallow);
+            self.server
+                .owed
+                .push(Request::Parse(SHOW_ID), Fate::Swallow);
+        }
+        self.server.wire.output.extend(&out);
+        self.run_within_cycle(sql);
+        let mut sync = Vec::new();
+        message::put_sync(&mut sync);
+        self.send(&sync, Request::Sync);
+    }
+
     /// The statements of ours in the text that is being answered.
     fn added(&mut self) -> Option<&mut Added> {
         let (cycle, added) = self.added.front_mut()?;

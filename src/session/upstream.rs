@@ -78,8 +78,8 @@ pub struct Upstream {
     pub holdings: Option<Holdings>,
     /// Keeps others away from a database that a statement wants for itself.
     pub vacating: Option<Vacating>,
-    /// An error of ours that the server has been made to raise.
-    pub raised: Option<Fault>,
+    /// An error of ours that the server has been made to raise, in this cycle.
+    pub raised: Option<(u64, Fault)>,
     /// The replica would not run what it was sent; the run goes elsewhere when this one is at rest.
     pub refused: Option<Refused>,
 }
@@ -340,6 +340,7 @@ pub fn changes_session(effect: &Effect) -> bool {
             | Effect::SetTransaction { .. }
             | Effect::SetLocal { .. }
             | Effect::ResetLocal(_)
+            | Effect::MayCommitSettings
             | Effect::MayEndPin
             | Effect::Vacate(_)
             | Effect::Execute(_)

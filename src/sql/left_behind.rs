@@ -20,9 +20,12 @@ pub(super) fn with_what_calls_leave(
     if part.is_ddl && !runs_a_query(text, tokens) {
         return part;
     }
-    let is_block = tokens
-        .first()
-        .is_some_and(|first| reader::is_word(text, *first, "DO"));
+    let begins = |word| {
+        let first = tokens.first();
+        first.is_some_and(|first| reader::is_word(text, *first, word))
+    };
+    let is_block = begins("DO");
+    let may_commit = is_block || begins("CALL");
     for (index, token) in tokens.iter().enumerate() {
         let (name, reasons) = match token.kind {
             Kind::Literal(_) if is_block => {
@@ -36,6 +39,10 @@ pub(super) fn with_what_calls_leave(
             part = part
                 .at_least(Class::Write, changes)
                 .with(Effect::Pin(reason));
+            let sets = reason == PinReason::Setting;
+            if sets && may_commit && !part.effects.contains(&Effect::MayCommitSettings) {
+                part = part.with(Effect::MayCommitSettings);
+            }
         }
     }
     part

@@ -210,6 +210,8 @@ pub enum Effect {
     Unlisten { all: bool },
     /// The session then holds something that only this server has.
     Pin(PinReason),
+    /// CALL and DO of code that makes settings: what it has committed before it fails stays.
+    MayCommitSettings,
     /// CLOSE, DROP: the session may then hold less of that.
     MayEndPin,
     /// DROP DATABASE and the like: nobody else may be connected to this database meanwhile.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio_postgres::Client;
 
-use crate::front::{Front, PATIENCE, ask, try_ask};
+use crate::front::{Front, PATIENCE, ask, code, try_ask};
 
 const FUNCTIONS: &str = "
     CREATE FUNCTION set_tenant(tenant text) RETURNS void LANGUAGE plpgsql AS
@@ -93,7 +93,17 @@ async fn what_a_function_sets_stays_with_its_session_and_follows_it() {
         drop(client);
         sees(&other, "nobody", sql).await;
     }
+    // PostgreSQL undoes what a function has set that fails, or that fails with its statement.
     let client = front.client().await;
+    for sql in [
+        "SELECT 1 / (length(set_tenant('a')::text) * 0)",
+        "SELECT 1; SELECT 1 / (length(set_tenant('a')::text) * 0)",
+    ] {
+        let error = client.batch_execute(sql).await.unwrap_err();
+        assert_eq!(code(&error), "22012", "{sql}");
+        assert_eq!(pin(&client).await, "", "{sql}");
+        sees(&client, "nobody", sql).await;
+    }
     let failed = try_ask(&client, "CALL keep_and_fail('a')").await;
     assert_eq!(failed, Err("22012".to_owned()));
     assert_eq!(pin(&client).await, "setting made by a function");

@@ -225,6 +225,48 @@ pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
             ],
         ),
         (
+            "what one cycle skips the next one finds",
+            "E(S=ERROR V=ERROR C=26000 M=prepared statement \"t\" does not exist) Z(I) 2 D(2)",
+            vec![
+                turn(vec![parse("", one), Act::Sync]),
+                turn(vec![
+                    bind("t", &[]),
+                    bind("", &["1"]),
+                    Act::Sync,
+                    bind("", &["1"]),
+                    execute(),
+                    Act::Sync,
+                ]),
+            ],
+        ),
+        (
+            "in a failed transaction all fails alike, wherever that runs",
+            "Z(E) E(S=ERROR V=ERROR C=26000",
+            vec![
+                say("BEGIN READ ONLY"),
+                say("SELECT count(*) FROM note"),
+                turn(vec![
+                    Act::Query("SELECT 1/0".to_owned()),
+                    Act::DescribeStatement(""),
+                    parse("", "LISTEN bell"),
+                    bind("", &[]),
+                    execute(),
+                    Act::Sync,
+                    Act::Query("LISTEN bell".to_owned()),
+                ]),
+                say("LISTEN bell"),
+            ],
+        ),
+        (
+            "what does not parse is told as such",
+            "C=42601",
+            vec![
+                say("BEGIN READ ONLY"),
+                say("SELECT count(*) FROM note"),
+                say("SELEC"),
+            ],
+        ),
+        (
             "one behind reads that have been answered does",
             "D(2,two) C(SELECT 1) Z(I)",
             vec![
