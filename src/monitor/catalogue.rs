@@ -334,7 +334,9 @@ impl Keeper {
         };
         let pool = connect::pool(config, &settings)?;
         let started = Instant::now();
-        let reading = load_unless(&pool, self.mark.as_ref(), LOAD_TIMEOUT).await?;
+        // What surely has changed is not asked whether it has.
+        let known = self.mark.as_ref().filter(|_| from != From::Primary);
+        let reading = load_unless(&pool, known, LOAD_TIMEOUT).await?;
         let at = |position| topology.timeline.map(|timeline| (timeline, position));
         let Loaded {
             rows,

@@ -2,12 +2,12 @@
 //! given is a literal, it is judged like a statement of its own. The tree of a query has no values of
 //! literals, so this looks at tokens.
 
-use super::Relation;
 use super::catalogue::{Executes, Finding};
 use super::classify::{self, Rules};
 use super::dynamic::split;
 use super::lexer::{Kind, Token};
 use super::reader::{self, Reader};
+use super::{Class, Relation};
 
 /// What the calls of a query do with what they are given.
 #[derive(Debug, Default)]
@@ -132,10 +132,9 @@ fn judged(rules: &Rules, name: &str, query: &[u8], relations: &mut Vec<Relation>
     notes.given.set(Spent { depth, bytes });
     let reason = &*decision.reason.0;
     match decision.class {
-        _ if !decision.is_one_query() => writes(name, reason),
-        super::Class::PrimaryRead => {
-            Finding::Primary(format!("function {name}() runs: {reason}").into())
-        }
+        Class::Write => writes(name, reason),
+        _ if !decision.is_one_query() => writes(name, "it is more than a query"),
+        Class::PrimaryRead => Finding::Primary(format!("function {name}() runs: {reason}").into()),
         _ => {
             relations.extend(decision.relations);
             Finding::Reads

@@ -93,34 +93,45 @@ async fn read(pool: &Pool, known: Option<&Mark>) -> Result<Reading, LoadError> {
         .read_only(true)
         .start()
         .await?;
-    let (_, mark) = tokio::try_join!(
-        transaction.batch_execute(SETTINGS),
-        transaction.query_one(MARK, &[]),
-    )?;
-    let mark = Mark(mark.try_get(0)?);
-    let rows = match known == Some(&mark) {
-        true => None,
-        false => {
-            let objects = transaction.query(OBJECTS, &[]);
-            let edges = transaction.query(EDGES, &[]);
-            let (objects, edges) = tokio::try_join!(objects, edges)?;
-            Some(Rows {
-                objects: objects.iter().map(object).collect::<Result<_, _>>()?,
-                edges: edges.iter().map(edge).collect::<Result<_, _>>()?,
-            })
+    let objects = || transaction.query(OBJECTS, &[]);
+    let edges = || transaction.query(EDGES, &[]);
+    let settings = || transaction.batch_execute(SETTINGS);
+    let mark = || transaction.query_one(MARK, &[]);
+    // One round trip where it is to be read in any case.
+    let (mark, read) = match known {
+        None => {
+            let (_, mark, objects, edges) =
+                tokio::try_join!(settings(), mark(), objects(), edges())?;
+            (read_mark(&mark)?, Some((objects, edges)))
+        }
+        Some(known) => {
+            let (_, mark) = tokio::try_join!(settings(), mark())?;
+            let mark = read_mark(&mark)?;
+            let read = match mark == *known {
+                true => None,
+                false => Some(tokio::try_join!(objects(), edges())?),
+            };
+            (mark, read)
         }
     };
     transaction.commit().await?;
     let position: PgLsn = connection.query_one(POSITION, &[]).await?.try_get(0)?;
     let position = Lsn(position.into());
-    Ok(match rows {
-        None => Reading::Unchanged(position),
-        Some(rows) => Reading::Changed(Loaded {
-            rows,
-            position,
-            mark,
-        }),
-    })
+    let Some((objects, edges)) = read else {
+        return Ok(Reading::Unchanged(position));
+    };
+    Ok(Reading::Changed(Loaded {
+        rows: Rows {
+            objects: objects.iter().map(object).collect::<Result<_, _>>()?,
+            edges: edges.iter().map(edge).collect::<Result<_, _>>()?,
+        },
+        position,
+        mark,
+    }))
+}
+
+fn read_mark(row: &Row) -> Result<Mark, LoadError> {
+    Ok(Mark(row.try_get(0)?))
 }
 
 /// PostgreSQL's functions that print definitions do not keep to the snapshot: they fail with an
