@@ -92,7 +92,14 @@ impl Session {
             plan.has_effects = true;
             plan.changes_session |= changes_session(effect);
             if let Some(name) = mentioned(effect) {
-                plan.mention(name, self.wanted(name));
+                let wanted = self.wanted(name);
+                plan.mention(
+                    name,
+                    match effect {
+                        Effect::Execute(_) => wanted,
+                        _ => wanted.by_name_alone(),
+                    },
+                );
             }
             self.account_effect(effect, plan);
             match effect {

@@ -131,6 +131,17 @@ pub enum Wanted {
 }
 
 impl Wanted {
+    /// What PREPARE is refused for, and what DEALLOCATE drops, must be there, whatever it is: what was
+    /// parsed need not parse any more.
+    pub fn by_name_alone(self) -> Wanted {
+        // An empty text without parameters.
+        const ANYTHING: [u8; 3] = [0; 3];
+        match self {
+            Wanted::Parsed(_) => Wanted::Parsed(ANYTHING.into()),
+            Wanted::Absent | Wanted::Sql(_) => self,
+        }
+    }
+
     fn text(&self) -> Option<&Arc<[u8]>> {
         match self {
             Wanted::Absent => None,

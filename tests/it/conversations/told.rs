@@ -225,6 +225,20 @@ pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
             ],
         ),
         (
+            "a name is taken by what does not parse any more",
+            "M=prepared statement \"s\" already exists",
+            vec![
+                turn(vec![parse("s", NOTES), parse("t", NOTES), Act::Sync]),
+                say("SET search_path TO nowhere"),
+                say("PREPARE s AS SELECT 1"),
+                say("DEALLOCATE t; PREPARE t AS SELECT 2; EXECUTE t"),
+                say("SET search_path TO public"),
+                say("EXECUTE s(2)"),
+                turn(vec![bind("s", &["1"]), execute(), Act::Sync]),
+                say("EXECUTE t; DEALLOCATE s; DEALLOCATE s"),
+            ],
+        ),
+        (
             "what one cycle skips the next one finds",
             "E(S=ERROR V=ERROR C=26000 M=prepared statement \"t\" does not exist) Z(I) 2 D(2)",
             vec![
