@@ -149,6 +149,11 @@ impl Session {
     pub(super) fn restore(&self, upstream: &mut Upstream, decision: &Decision) {
         for reset in &decision.resets {
             for statement in restoring(self.settings.startup(), &reset.effect) {
+                // What fails behind it undoes it, but not the DISCARD ALL: whoever has the server next
+                // begins with nothing.
+                if reset.effect == Effect::DiscardAll {
+                    upstream.server.tampered = Some(self.serial);
+                }
                 upstream.run_within_cycle(&statement);
             }
         }
