@@ -13,6 +13,7 @@ Ends with 0 if every difference has its reason there, with 1 if not, with 2 if a
 import argparse
 import fnmatch
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,9 +73,8 @@ def run_sides(suite, arguments):
     for side in arguments.only or USUAL_SIDES:
         print(f"running {suite.name} {side}", file=sys.stderr, flush=True)
         results = results_of(suite, side)
-        results.mkdir(parents=True, exist_ok=True)
-        for old in results.iterdir():
-            old.unlink()
+        shutil.rmtree(results, ignore_errors=True)
+        results.mkdir(parents=True)
         with Cluster(PASSWORD, SETTINGS, "scram-sha-256", HBA) as cluster:
             try:
                 outcomes = suite.run(endpoint(cluster, suite, side, arguments), results)

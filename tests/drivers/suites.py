@@ -87,6 +87,34 @@ class Psycopg2(Suite):
         return pytest(["tests"], self.directory, environment, results)
 
 
+class Psycopg3(Suite):
+    """psycopg 3's own tests, which are in no registry: out of the tree of its sources that PSYCOPG_SOURCE names."""
+
+    name = "psycopg3"
+    source = os.environ.get("PSYCOPG_SOURCE")
+    others = ["pytest==7.4.4", "pytest-timeout==2.4.0", "anyio==3.7.1", "pproxy==2.7.9", "dnspython==2.6.1"]
+
+    def prepare(self):
+        tree = pathlib.Path(self.source)
+        told = (tree / "psycopg" / "psycopg" / "version.py").read_text()
+        version = re.search(r'^__version__ = "(.*)"', told, re.M)[1]
+        self.directory = WORK / f"psycopg3-{version}"
+        shutil.copytree(tree / "tests", self.directory / "tests", dirs_exist_ok=True)
+        shutil.copy(tree / "pyproject.toml", self.directory)
+        self.python = self.directory / "venv" / "bin" / "python"
+        if not self.python.exists():
+            subprocess.run([sys.executable, "-m", "venv", self.directory / "venv"], check=True)
+        # The pool of a tree may lie between two releases.
+        subprocess.run([self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+                        f"psycopg[binary]=={version}", tree / "psycopg_pool", *self.others], check=True)
+
+    def run(self, endpoint, results):
+        dsn = f"host=127.0.0.1 port={endpoint.port} user={USER} password={PASSWORD} dbname=postgres"
+        # Those of types want a compiler of types, those of crdb another database; the slow look for leaks of memory.
+        return pytest(["tests", "--test-dsn", dsn, "--ignore=tests/crdb", "-k", "not mypy", "-m", "not timing and not slow"],
+                      self.directory, endpoint.environment, results, self.python)
+
+
 class Sqlalchemy(Suite):
     """Its PostgreSQL dialect and the suite for dialects over one driver, and whatever more is named."""
 
@@ -351,6 +379,8 @@ SUITES = [*own_cases(), NodePostgres(), Asyncpg(), Psycopg2(), TokioPostgres(), 
           Sqlalchemy("psycopg", "test/engine"),
           # Six kinds of ranges are 1,228 tests each, and were all seen with psycopg.
           Sqlalchemy("asyncpg", "-k", "not RangeRoundTripTest or Int4RangeRoundTripTest"), Django()]
+if Psycopg3.source:
+    SUITES.append(Psycopg3())
 NODE_PACKAGES = ["pg@8.23.1", "pg-pool@3.14.0", "pg-cursor@2.22.0", "pg-query-stream@4.17.0", "pg-copy-streams@7.0.0",
                  "postgres@3.4.9",
                  # What the snippets of docs/consistency.md use.
@@ -440,9 +470,9 @@ def fetch_crate(crate, version):
     return pathlib.Path(manifest).parent
 
 
-def pytest(arguments, directory, environment, results):
+def pytest(arguments, directory, environment, results, python=PYTHON):
     report = results / "junit.xml"
-    status = run_logged([PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
+    status = run_logged([python, "-m", "pytest", "-q", "-o", f"cache_dir={results / 'cache'}", f"--junitxml={report}",
                          f"--timeout={TEST_TIMEOUT_SECONDS}", *arguments], directory, environment, results)
     # Other ends than these two, "all passed" and "some failed", leave tests out.
     if status not in (0, 1):
