@@ -216,6 +216,8 @@ pub struct Session {
     welcomed: Reported,
     last_route: Option<LastRoute>,
     inflow: Inflow,
+    /// The client has stopped in the middle of a run, and goes on waiting.
+    is_silent: bool,
     plan: Option<Plan>,
     /// The memory of the last plan's steps.
     spare_steps: Vec<Step>,
@@ -295,6 +297,7 @@ impl Session {
             reported,
             last_route: None,
             inflow: Inflow::Frames,
+            is_silent: false,
             plan: None,
             spare_steps: Vec::new(),
             retained: Buffer::default(),

@@ -2,7 +2,8 @@
 //! that needs a decision. The session's own task reads and writes both sockets.
 
 use std::future::{Future, poll_fn};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::time::sleep;
 
@@ -69,14 +70,31 @@ pub enum Inflow {
 /// The client's bytes are left in its socket while so many wait for the server.
 pub(super) const MAX_UNSENT: usize = 64 * 1024;
 
+/// A client that has sent nothing for so long waits for an answer. PostgreSQL runs each message as it comes,
+/// and tells of an error without being asked for more by a Sync or a Flush.
+const SILENCE: Duration = Duration::from_millis(100);
+
 impl Session {
     /// Relays until there is something to decide. Cancel safe: all progress is kept in `self`.
     pub(super) async fn next_event(&mut self) -> Event {
         let limit = self.services.options.idle_timeout;
-        let mut patience = None;
+        let (mut patience, mut silence) = (None, None);
         poll_fn(|context| {
-            if let Poll::Ready(event) = self.poll_event(context) {
-                return Poll::Ready(event);
+            loop {
+                if let Poll::Ready(event) = self.poll_event(context) {
+                    return Poll::Ready(event);
+                }
+                if self.is_silent || !self.holds_a_run_back() {
+                    break;
+                }
+                let there = self.client.input.len();
+                let (since, timer) =
+                    silence.get_or_insert_with(|| (there, Box::pin(sleep(SILENCE))));
+                if *since != there {
+                    (*since, *timer) = (there, Box::pin(sleep(SILENCE)));
+                }
+                ready!(timer.as_mut().poll(context));
+                self.is_silent = true;
             }
             if limit.is_zero() || !self.is_idle() {
                 patience = None;
@@ -115,7 +133,10 @@ impl Session {
             progress |= !had_room && self.has_room();
             if self.wants_input() {
                 match self.client.poll_fill(context) {
-                    Poll::Ready(Ok(1..)) => progress = true,
+                    Poll::Ready(Ok(1..)) => {
+                        progress = true;
+                        self.is_silent = false;
+                    }
                     Poll::Ready(Ok(0)) if self.has_write_under_way() => {
                         self.inflow = Inflow::Ended;
                         progress = true;

@@ -11,6 +11,7 @@ use super::in_sql::{Mentioned, Wanted};
 use super::order::goes_no_further;
 use super::portals::leaves_portal;
 use super::profiles::Wants;
+use super::relay::Inflow;
 use super::statements::{Standing, Statement};
 use crate::protocol::error::{Fault, SqlState};
 use crate::protocol::frame::{
@@ -159,7 +160,8 @@ pub enum Ending {
     Flush,
     /// What the cycle goes on with depends on what this will have done.
     Cut,
-    /// The run is too long to be read to its end; what has been read goes ahead.
+    /// The run is too long to be read to its end, or its end is long in coming: what has been read goes
+    /// ahead.
     Open,
 }
 
@@ -227,14 +229,27 @@ impl Session {
         surveyed
     }
 
+    /// Nothing is sent of what the client has sent, because more of the run may come.
+    pub(super) fn holds_a_run_back(&self) -> bool {
+        let bytes = self.client.input.bytes();
+        self.inflow == Inflow::Frames
+            && self.plan.is_none()
+            && whole_messages(bytes) > 0
+            && matches!(
+                run_end(bytes, self.services.options.max_query_size),
+                Ok(None)
+            )
+    }
+
     fn survey_bytes(&mut self, bytes: &[u8]) -> Result<Surveyed, Fault> {
-        let Some(end) = run_end(bytes, self.services.options.max_query_size)? else {
-            return Ok(Surveyed::More);
-        };
-        let (size, ending) = match end {
-            RunEnd::Terminate => return Ok(Surveyed::Terminate),
-            RunEnd::StrayCopy(size) => return Ok(Surveyed::StrayCopy(size)),
-            RunEnd::At(size, ending) => (size, ending),
+        let (size, ending) = match run_end(bytes, self.services.options.max_query_size)? {
+            Some(RunEnd::Terminate) => return Ok(Surveyed::Terminate),
+            Some(RunEnd::StrayCopy(size)) => return Ok(Surveyed::StrayCopy(size)),
+            Some(RunEnd::At(size, ending)) => (size, ending),
+            None => match whole_messages(bytes) {
+                size @ 1.. if self.is_silent => (size, Ending::Open),
+                _ => return Ok(Surveyed::More),
+            },
         };
         if self.mentions_what_is_in_doubt(&bytes[..bytes.len().min(size)]) {
             return Ok(Surveyed::Wait);
@@ -552,6 +567,17 @@ fn run_end(bytes: &[u8], max_query_size: usize) -> Result<Option<RunEnd>, Fault>
             _ => {}
         }
     }
+}
+
+/// So many bytes at the start of a run that has no end yet could be sent without the rest.
+fn whole_messages(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Ok(Some(header)) = Header::read(&bytes[at..])
+        && header.size <= bytes.len() - at
+    {
+        at += header.size;
+    }
+    at
 }
 
 /// So many bytes must be there of the run at the start of `bytes` for [`run_end`] to tell where it ends, or

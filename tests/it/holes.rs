@@ -469,3 +469,65 @@ async fn an_unnamed_statement_is_bound_ahead_of_its_successor() {
     let again = [bind("", "", &["3"]), execute("", 0), sync()];
     assert_eq!(raw.exchange(&again).await, "2 D(new3) C(SELECT 1) Z(I)");
 }
+
+/// PostgreSQL tells of an error at once, and libpq lets an application wait for that without a Sync or a
+/// Flush.
+#[tokio::test]
+async fn an_error_comes_though_no_sync_does() {
+    let front = narrow().await;
+    let insert = "INSERT INTO note VALUES ($1)";
+    let step = |value| [bind("", "s", &[value]), execute("", 0)].concat();
+    let half_a_message = parse("later", "SELECT 1");
+    let half_a_message = &half_a_message[..10];
+    for begins in [true, false] {
+        let mut answers = Vec::new();
+        for mut raw in [front.raw_direct().await, front.raw().await] {
+            if begins {
+                raw.send(&query("BEGIN")).await;
+                raw.until_ready().await;
+            }
+            raw.exchange(&[parse("s", insert), sync()]).await;
+            let run = [step("1"), step("2"), step("none"), step("3")].concat();
+            raw.send(&[&run, half_a_message].concat()).await;
+            let told = raw.until(backend::ERROR_RESPONSE, 1).await;
+            let rest = &parse("later", "SELECT 1")[10..];
+            raw.send(&[rest, &sync()].concat()).await;
+            answers.push([show(&told), show(&raw.until_ready().await)]);
+            raw.exchange(&[query("ROLLBACK")]).await;
+            assert_eq!(
+                raw.query("SELECT count(*) FROM note").await,
+                "T D(0) C(SELECT 1) Z(I)"
+            );
+        }
+        assert_eq!(answers[0], answers[1], "in a transaction: {begins}");
+        assert!(answers[0][0].ends_with("E(22P02)"), "{answers:?}");
+    }
+}
+
+/// What comes late is still part of its cycle.
+#[tokio::test]
+async fn a_cycle_whose_messages_come_one_by_one() {
+    let front = narrow().await;
+    let messages = [
+        parse("", "INSERT INTO note VALUES ($1) RETURNING id"),
+        bind("", "", &["7"]),
+        execute("", 0),
+        parse("", "SELECT count(*) FROM note"),
+        bind("", "", &[]),
+        execute("", 0),
+        sync(),
+    ];
+    let mut raw = front.raw().await;
+    for message in &messages {
+        let (head, rest) = message.split_at(3);
+        for part in [head, rest] {
+            raw.send(part).await;
+            // Longer than a client is taken to be still sending.
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+    }
+    let answer = show(&raw.until_ready().await);
+    let expected = "1 2 D(7) C(INSERT 0 1) 1 2 D(1) C(SELECT 1) Z(I)";
+    assert_eq!(answer, expected);
+    assert_eq!(raw.query(ON_THE_PRIMARY).await, WRITTEN);
+}
