@@ -184,6 +184,10 @@ fn literal(text: &[u8], token: Token) -> Option<String> {
     match token.kind {
         Kind::Literal(Notation::Plain) => {
             let inside = source.strip_prefix('\'')?.strip_suffix('\'')?;
+            // No text that PostgreSQL sees has one.
+            if inside.contains('\u{0}') {
+                return None;
+            }
             let value = inside.replace("''", "\u{0}");
             // A backslash means itself or an escape, by standard_conforming_strings; a quote that
             // is left joins two segments.

@@ -146,6 +146,7 @@ fn what_is_given_as_a_literal_is_judged_like_a_statement() {
             ("SELECT runs('DROP '\n'TABLE item')", Write),
             ("SELECT runs('SELECT '\n'1')", Write),
             ("SELECT runs(B'1')", Write),
+            ("SELECT runs('SELECT \0 FROM item FOR '' UPDATE')", Write),
             ("SELECT runs('SELECT ''\\'''')", Write),
             // Other functions of the name.
             ("SELECT other.runs('SELECT 1')", Write),
