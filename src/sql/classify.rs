@@ -343,7 +343,36 @@ fn about_the_role(text: &[u8], tokens: &[Token], part: Part) -> Part {
     if part.effects.is_empty() && tokens.iter().any(names_it) {
         return part.at_least(Class::PrimaryRead, "it names a setting that tells the role");
     }
+    if part.effects.is_empty() && asks_for_any_setting(text, tokens) {
+        return part.at_least(
+            Class::PrimaryRead,
+            "it may ask for a setting that tells the role",
+        );
+    }
     part
+}
+
+/// `current_setting()` of a name that is no literal: a parameter, a column.
+fn asks_for_any_setting(text: &[u8], tokens: &[Token]) -> bool {
+    let is_sign = |token: &Token, signs: &[&[u8]]| {
+        let source = text.get(token.start..token.end).unwrap_or_default();
+        signs.contains(&source)
+    };
+    let is_literal = |token: &Token| matches!(token.kind, Kind::Literal(_));
+    tokens.iter().enumerate().any(|(index, token)| {
+        let behind = tokens.get(index + 1..).unwrap_or_default();
+        match behind {
+            [call, name, end, ..] if is_literal(name) => {
+                is_sign(call, &[b"("])
+                    && reader::is_word(text, *token, "CURRENT_SETTING")
+                    && !is_sign(end, &[b")", b",", b"::"])
+            }
+            [call, ..] => {
+                is_sign(call, &[b"("]) && reader::is_word(text, *token, "CURRENT_SETTING")
+            }
+            [] => false,
+        }
+    })
 }
 
 /// CALL, DO, and EXECUTE of what may call anything.
