@@ -102,6 +102,12 @@ impl Settings {
         self.names().filter(|name| !IDENTITY.contains(name))
     }
 
+    /// What leads here from whatever may be set.
+    pub fn statements_from_anything(&self) -> String {
+        let from_nothing = Settings::default().statements_to(self);
+        [RESET_EVERYTHING, &from_nothing.unwrap_or_default()].concat()
+    }
+
     /// The statement that makes `name` what it is here, if it is set.
     pub fn statement(&self, name: &str, scope: Scope) -> Option<String> {
         let value = self.value(name)?;
@@ -173,7 +179,7 @@ impl Settings {
 }
 
 /// Leads from whatever is set to a server's own values.
-pub const RESET_EVERYTHING: &str = "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;";
+const RESET_EVERYTHING: &str = "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;";
 
 /// Its value may name the style or the order of the fields alone: the other stays as it was.
 pub const DATESTYLE: &str = "datestyle";

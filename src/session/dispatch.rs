@@ -17,8 +17,8 @@ use crate::protocol::frame::{HEADER, bind_parts, cstring, parse_parts};
 use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::owed::{Fate, Request, StatementId, Synthetic};
 use crate::routing::{PrimaryReason, Role};
-use crate::server::settings::{RESET_EVERYTHING, quoted};
-use crate::server::{Settings, statement_name};
+use crate::server::settings::quoted;
+use crate::server::statement_name;
 use crate::sql::{Begin, Class, Code, Decision, Effect, Isolation};
 
 impl Session {
@@ -145,8 +145,7 @@ impl Session {
         let wanted = self.settings.current();
         let mut difference = upstream.applied.current().statements_to(wanted);
         if upstream.server.tampered.is_some_and(|by| by != self.serial) {
-            let from_nothing = Settings::default().statements_to(wanted);
-            difference = Some([RESET_EVERYTHING, &from_nothing.unwrap_or_default()].concat());
+            difference = Some(wanted.statements_from_anything());
             upstream.server.tampered = None;
         }
         let begin = match self.local {

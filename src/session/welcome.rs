@@ -155,7 +155,12 @@ async fn try_settings(
 
 async fn apply(mut server: Lent, settings: &Settings) -> Result<(Reported, Vec<u8>), RunError> {
     let mut notices = Vec::new();
-    if let Some(difference) = server.settings.statements_to(settings) {
+    // Whoever it has worked for last may have set something that nobody has seen.
+    let difference = match server.tampered.take() {
+        Some(_) => Some(settings.statements_from_anything()),
+        None => server.settings.statements_to(settings),
+    };
+    if let Some(difference) = difference {
         match server.run(&format!("BEGIN;{difference}COMMIT")).await {
             Ok(said) => notices = said,
             Err(error) => {

@@ -119,6 +119,36 @@ async fn clients_are_told_the_primary_s_parameters() {
     }
 }
 
+/// Code may set what nobody sees, and a server at rest still has it when the next client comes.
+#[tokio::test]
+async fn nobody_is_told_what_another_s_code_has_set() {
+    let lab = Lab::builder().quick().primary("us-east").build();
+    let front = Front::before(lab.await.unwrap(), |config| config.pool.size = 1).await;
+    let client = front.client().await;
+    client
+        .batch_execute(
+            "CREATE FUNCTION sets_unseen() RETURNS int LANGUAGE plpgsql AS
+             $$ BEGIN EXECUTE 'SE' || 'T DateStyle TO German'; RETURN 1; END $$",
+        )
+        .await
+        .unwrap();
+    for place in 0..3 {
+        let mut one = front.raw().await;
+        one.query("SELECT sets_unseen()").await;
+        drop(one);
+        let unusual = format!("-c work_mem={}kB", 100 + place);
+        let mut next = Raw::connect(front.address()).await;
+        let parameters = [&LOG_IN[..], &[("options", &unusual)]].concat();
+        let greeting = next.start(V3_0, &parameters, PASSWORD).await;
+        let told = greeting.iter().map(Message::to_string);
+        let told: Vec<String> = told.filter(|text| text.contains("DateStyle")).collect();
+        assert_eq!(told, ["S(DateStyle=ISO, MDY)"]);
+        let held = next.query("SELECT current_setting('work_mem') || current_setting('DateStyle')");
+        let expected = format!("T D({}kBISO, MDY) C(SELECT 1) Z(I)", 100 + place);
+        assert_eq!(held.await, expected);
+    }
+}
+
 #[tokio::test]
 async fn start_up_settings_hold_on_every_node_and_bad_ones_are_fatal() {
     let front = Front::small().await;
