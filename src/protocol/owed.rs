@@ -51,6 +51,8 @@ pub enum Fate {
     Swallow,
     /// As swallow, for settings and BEGIN sent ahead of a request: an error in it fails the request.
     Settings,
+    /// As swallow, for what may just as well fail.
+    Perhaps,
     /// It holds the position behind the client's transaction.
     Capture,
     /// It tells what the replica has shown.

@@ -13,7 +13,8 @@ use crate::protocol::owed::{Fate, Request};
 impl Session {
     /// Brings the server's SQL-level prepared statements to the session's: what another session has
     /// left goes, and what the run mentions comes. A cycle that will go on may mention any of them
-    /// later, when nothing can be sent ahead any more, and so may code that runs.
+    /// later, when nothing can be sent ahead any more, and so may code that runs: what fails of those is
+    /// nobody's business.
     pub(super) fn send_sql_statements(&self, upstream: &mut Upstream, plan: &Plan) {
         if upstream.server.status == TransactionStatus::Failed {
             return;
@@ -25,14 +26,17 @@ impl Session {
         let held = upstream.server.sql_statements.keys();
         let absent = held.filter(|name| !self.statements.has(name.as_bytes()));
         wanted.extend(absent.map(|name| (name.clone(), Wanted::Absent)));
+        let mentioned = wanted.len();
         if plan.may_mention_any() {
             let all = self.statements.names_in_sql();
             wanted.extend(all.map(|name| (name.into(), self.wanted(name))));
         }
+        let in_transaction = upstream.is_in_transaction();
         let mut sql = Vec::new();
         let mut parses = Vec::new();
+        let mut perhaps = Vec::new();
         let mut seen = Vec::new();
-        for (name, wanted) in wanted {
+        for (place, (name, wanted)) in wanted.into_iter().enumerate() {
             // What the run mentions first is what it finds.
             if seen.contains(&name) {
                 continue;
@@ -48,6 +52,10 @@ impl Session {
             }
             match wanted {
                 Wanted::Absent => {}
+                Wanted::Sql(text) if place >= mentioned && !in_transaction => {
+                    perhaps.push((name.clone(), Arc::clone(&text)));
+                    held.insert(name, text);
+                }
                 Wanted::Sql(text) => {
                     sql.extend_from_slice(&text);
                     sql.push(b';');
@@ -60,10 +68,13 @@ impl Session {
             }
         }
         if !sql.is_empty() {
-            match upstream.is_in_transaction() {
+            match in_transaction {
                 true => upstream.send_ahead(&sql),
                 false => upstream.send_ahead(&[b"BEGIN;", &*sql, b"COMMIT"].concat()),
             }
+        }
+        for (name, prepare) in perhaps {
+            upstream.prepare_perhaps(name, &prepare);
         }
         for parse in frames(&parses) {
             upstream.server.wire.output.extend(parse.bytes);
@@ -108,6 +119,25 @@ impl Session {
             (Some(prepared), _) => Wanted::Sql(Arc::clone(prepared)),
             (None, Some(statement)) => Wanted::Parsed((*statement.definition).into()),
             (None, None) => Wanted::Absent,
+        }
+    }
+}
+
+impl Upstream {
+    /// Sends a PREPARE that may fail: what it names may be gone, or be another role's.
+    fn prepare_perhaps(&mut self, name: Box<str>, prepare: &[u8]) {
+        let mut out = Vec::new();
+        message::put_query(&mut out, prepare);
+        self.server.wire.output.extend(&out);
+        self.server.owed.push(Request::Query, Fate::Perhaps);
+        self.server.unnamed = None;
+        self.perhaps.push_back(name);
+    }
+
+    /// A PREPARE that might fail has failed: the server has no statement of that name.
+    pub fn not_prepared(&mut self) {
+        if let Some(name) = self.perhaps.front() {
+            self.server.sql_statements.remove(name);
         }
     }
 }

@@ -49,11 +49,12 @@ impl Session {
             mut server,
             applied,
             afterwards,
+            perhaps,
             ..
         } = *upstream;
         server.settings = applied.current().clone();
         let free = self.cancel.slot().disarm();
-        if server.sql_statements.len() > HELD_SQL_STATEMENTS {
+        if server.sql_statements.len() > HELD_SQL_STATEMENTS || !perhaps.is_empty() {
             server.discard();
             return;
         }

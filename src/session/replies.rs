@@ -207,6 +207,7 @@ impl Session {
                         .map_or(Verdict::Forward, Verdict::Replace),
                     Fate::Swallow
                     | Fate::Settings
+                    | Fate::Perhaps
                     | Fate::Capture
                     | Fate::Sight
                     | Fate::Holdings => Verdict::Drop,
@@ -355,6 +356,10 @@ impl Session {
                 upstream.footprint = Footprint::Unknown;
                 return Ok(Verdict::Drop);
             }
+            Fate::Perhaps => {
+                upstream.not_prepared();
+                return Ok(Verdict::Drop);
+            }
             // The pins stay as they are, and the next statement that may end one asks again. What was seen
             // the next probe tells.
             Fate::Holdings | Fate::Sight => return Ok(Verdict::Drop),
@@ -421,6 +426,9 @@ impl Session {
         match fate {
             Fate::Forward => self.cycle_ended(upstream, status),
             Fate::Capture => self.captured(upstream, status),
+            Fate::Perhaps => {
+                upstream.perhaps.pop_front();
+            }
             Fate::Sight => self.sighted(upstream),
             Fate::Holdings => self.told_holdings(upstream),
             Fate::Swallow | Fate::Settings => {}

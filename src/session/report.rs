@@ -61,7 +61,9 @@ impl Session {
                 }
                 true
             }
-            Fate::Forward | Fate::Swallow | Fate::Settings | Fate::Holdings => false,
+            Fate::Forward | Fate::Swallow | Fate::Settings | Fate::Perhaps | Fate::Holdings => {
+                false
+            }
         }
     }
 

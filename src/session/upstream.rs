@@ -49,6 +49,8 @@ pub struct Upstream {
     pub ends: VecDeque<TransactionEnd>,
     /// So many commands of this cycle have been completed.
     pub completed: usize,
+    /// The names of statements that it is preparing, and that it may fail to.
+    pub perhaps: VecDeque<Box<str>>,
     /// So many PREPAREs and DEALLOCATEs of this cycle have been answered.
     pub prepared: usize,
     /// Open portals whose statements change more than data, or copy.
@@ -175,6 +177,7 @@ impl Upstream {
             added: VecDeque::new(),
             ends: VecDeque::new(),
             completed: 0,
+            perhaps: VecDeque::new(),
             prepared: 0,
             portals: Vec::new(),
             describing: VecDeque::new(),

@@ -408,6 +408,38 @@ async fn code_executes_what_its_own_session_has_prepared() {
     }
 }
 
+/// What it has prepared over a table that is gone stays, in PostgreSQL, and troubles only who runs it.
+#[tokio::test]
+async fn code_is_not_troubled_by_what_its_session_cannot_prepare_any_more() {
+    let front = Front::with(|config| config.pool.size = 1).await;
+    let (left, right) = (front.client().await, front.client().await);
+    left.batch_execute(
+        "CREATE FUNCTION first_of(sql text) RETURNS text LANGUAGE plpgsql AS $$ \
+         DECLARE said text; BEGIN FOR said IN EXECUTE sql LOOP RETURN said; END LOOP; END $$",
+    )
+    .await
+    .unwrap();
+    for statement in [
+        "CREATE TABLE gone (a int)",
+        "PREPARE q AS SELECT * FROM gone",
+        "PREPARE r AS SELECT 'left'",
+        "DROP TABLE gone",
+    ] {
+        left.batch_execute(statement).await.unwrap();
+    }
+    for _ in 0..3 {
+        // It has the same server, and other statements under these names.
+        for statement in ["PREPARE q AS SELECT 1", "PREPARE r AS SELECT 'right'"] {
+            right.batch_execute(statement).await.unwrap();
+        }
+        assert_eq!(ask(&right, "SELECT first_of('EXECUTE r')").await, "right");
+        assert_eq!(ask(&left, "SELECT first_of('SELECT 7')").await, "7");
+        assert_eq!(ask(&left, "SELECT first_of('EXECUTE r')").await, "left");
+        assert_eq!(try_ask(&left, "EXECUTE q").await.unwrap_err(), "42P01");
+        right.batch_execute("DEALLOCATE ALL").await.unwrap();
+    }
+}
+
 /// A replica that has not replayed a change describes a table as it was.
 #[tokio::test]
 async fn what_a_late_replica_has_described_is_not_run_as_something_else() {
