@@ -352,26 +352,17 @@ fn about_the_role(text: &[u8], tokens: &[Token], part: Part) -> Part {
     part
 }
 
-/// `current_setting()` of a name that is no literal: a parameter, a column.
+/// `current_setting($1)`.
 fn asks_for_any_setting(text: &[u8], tokens: &[Token]) -> bool {
-    let is_sign = |token: &Token, signs: &[&[u8]]| {
-        let source = text.get(token.start..token.end).unwrap_or_default();
-        signs.contains(&source)
-    };
-    let is_literal = |token: &Token| matches!(token.kind, Kind::Literal(_));
-    tokens.iter().enumerate().any(|(index, token)| {
-        let behind = tokens.get(index + 1..).unwrap_or_default();
-        match behind {
-            [call, name, end, ..] if is_literal(name) => {
-                is_sign(call, &[b"("])
-                    && reader::is_word(text, *token, "CURRENT_SETTING")
-                    && !is_sign(end, &[b")", b",", b"::"])
-            }
-            [call, ..] => {
-                is_sign(call, &[b"("]) && reader::is_word(text, *token, "CURRENT_SETTING")
-            }
-            [] => false,
-        }
+    let source = |token: &Token| text.get(token.start..token.end).unwrap_or_default();
+    tokens.windows(3).any(|call| {
+        let [name, parenthesis, argument] = call else {
+            return false;
+        };
+        reader::is_word(text, *name, "CURRENT_SETTING")
+            && source(parenthesis) == b"("
+            && source(argument).starts_with(b"$")
+            && source(argument)[1..].iter().all(u8::is_ascii_digit)
     })
 }
 

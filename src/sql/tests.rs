@@ -315,8 +315,7 @@ fn answers_of_the_primary_only() {
             "SET CONSTRAINTS ALL DEFERRED",
             "SELECT current_setting('transaction_read_only')",
             "SELECT current_setting($1)",
-            "SELECT current_setting(name) FROM t",
-            "SELECT current_setting('transaction_' || 'read_only')",
+            "SELECT pg_catalog.current_setting( $2 , true) FROM t",
             "SELECT pg_catalog.current_setting('In_Hot_Standby', true)::bool",
             "SELECT setting FROM pg_settings WHERE name = 'in_hot_standby'",
         ],
@@ -327,6 +326,7 @@ fn answers_of_the_primary_only() {
             "SELECT * FROM app.pg_locks",
             "SELECT * FROM \"PG_LOCKS\"",
             "SELECT current_setting('search_path')",
+            "SELECT current_setting('app.' || name) FROM t",
             "SELECT setting FROM pg_settings WHERE name = 'work_mem'",
         ],
     );
