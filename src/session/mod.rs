@@ -31,6 +31,7 @@ mod replies;
 mod report;
 mod restored;
 mod route;
+mod runs;
 mod sequences;
 mod shapes;
 mod shared;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::order::may_go_now;
-use super::survey::{LOOKAHEAD, Plan, Surveyed, run_needs};
+use super::runs::{LOOKAHEAD, run_needs};
+use super::survey::{Plan, Surveyed};
 use super::upstream::{Footprint, Upstream};
 use super::{LocalTransaction, Session};
 use crate::protocol::error::{Fault, SqlState};
