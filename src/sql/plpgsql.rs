@@ -1,5 +1,5 @@
 //! The body of a function in PL/pgSQL, taken apart into the queries that it runs, and those that it puts
-//! together and runs ([`dynamic`](super::dynamic)). Known are the statements that do nothing but compute,
+//! together and runs ([`dynamic`]). Known are the statements that do nothing but compute,
 //! branch and query. One of any other kind, cursors among them, is the reason why it cannot be told what a
 //! body does.
 //!
