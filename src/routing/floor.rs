@@ -337,10 +337,8 @@ impl Floor {
     pub fn bound_for(&self, node: NodeIndex) -> Bound {
         match (self.primary_after, self.clock_after, self.last_replica) {
             (Some(_), _, _) | (_, Some(_), _) => Bound::OnlyPrimary,
-            (None, None, Some(visit)) if visit.replica != node && visit.shown.is_none() => {
-                Bound::OnlyPrimary
-            }
             (None, None, Some(visit)) if visit.replica == node => Bound::Reached(self.lsn),
+            (None, None, Some(visit)) if visit.shown.is_none() => Bound::OnlyPrimary,
             (None, None, _) => Bound::Reached(self.lsn()),
         }
     }

@@ -448,9 +448,7 @@ impl Upstream {
         message::put_parse(&mut out, SHOW_STATEMENT.as_bytes(), &definition);
         self.server.wire.output.extend(&out);
         self.server.owed.push(Request::Close, Fate::Swallow);
-        self.server
-            .owed
-            .push(Request::Parse(SHOW_ID), Fate::Swallow);
+        self.server.owed.push(Request::Parse(OWN_ID), Fate::Swallow);
     }
 
     fn send_describe(&mut self, name: &str, id: StatementId) {
@@ -509,8 +507,8 @@ impl Upstream {
 /// The statement that answers `SHOW causeway.*`: made anew each time, because the value changes.
 const SHOW_STATEMENT: &str = "causeway_show";
 
-/// No shared statement has this number.
-pub(super) const SHOW_ID: StatementId = StatementId::MAX;
+/// That of statements of our own: no shared one has it.
+pub(super) const OWN_ID: StatementId = StatementId::MAX;
 
 /// DEALLOCATE, DISCARD ALL: no rollback brings back what they drop.
 pub(super) fn deallocates(effect: &Effect) -> bool {

@@ -26,7 +26,7 @@ impl Session {
         let held = upstream.server.sql_statements.keys();
         let absent = held.filter(|name| !self.statements.has(name.as_bytes()));
         wanted.extend(absent.map(|name| (name.clone(), Wanted::Absent)));
-        let mentioned = wanted.len();
+        let for_sure = wanted.len();
         if plan.may_mention_any() {
             let all = self.statements.names_in_sql();
             wanted.extend(all.map(|name| (name.into(), self.wanted(name))));
@@ -52,7 +52,7 @@ impl Session {
             }
             match wanted {
                 Wanted::Absent => {}
-                Wanted::Sql(text) if place >= mentioned && !in_transaction => {
+                Wanted::Sql(text) if place >= for_sure && !in_transaction => {
                     perhaps.push((name.clone(), Arc::clone(&text)));
                     held.insert(name, text);
                 }

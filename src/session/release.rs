@@ -54,7 +54,9 @@ impl Session {
         } = *upstream;
         server.settings = applied.current().clone();
         let free = self.cancel.slot().disarm();
-        if server.sql_statements.len() > HELD_SQL_STATEMENTS || !perhaps.is_empty() {
+        // Of what it was to prepare it has not said yet whether it could.
+        let is_in_doubt = !perhaps.is_empty();
+        if server.sql_statements.len() > HELD_SQL_STATEMENTS || is_in_doubt {
             server.discard();
             return;
         }

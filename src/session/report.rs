@@ -72,8 +72,8 @@ impl Session {
         self.preferences.report == Report::On || self.preferences.session_key.is_some()
     }
 
-    /// A capture, or what a replica has shown, is on its way, or will be as soon as the server is at rest, and nothing that the
-    /// client waits for comes before it.
+    /// A capture, or what a replica has shown, is on its way, or will be as soon as the server is at
+    /// rest, and nothing that the client waits for comes before it.
     fn position_follows(&self, upstream: &Upstream, status: TransactionStatus) -> bool {
         let owed = &upstream.server.owed;
         let captures_sight = status == TransactionStatus::Transaction && self.shares_key();

@@ -17,7 +17,7 @@ use crate::server::reported::is_of_the_node;
 use crate::server::settings::Scope;
 use crate::sql::{Decision, Effect};
 
-use super::dispatch::SHOW_ID;
+use super::dispatch::OWN_ID;
 
 /// Statements of ours in a text of the client's.
 #[derive(Debug, Default)]
@@ -228,7 +228,7 @@ impl Upstream {
         self.server.wire.output.extend(&out);
         for request in [
             Request::Close,
-            Request::Parse(SHOW_ID),
+            Request::Parse(OWN_ID),
             Request::Bind,
             Request::Execute,
             Request::Close,
@@ -245,9 +245,7 @@ impl Upstream {
             let definition = [text, b"\0\0\0"].concat();
             message::put_parse(&mut out, RESTORING.as_bytes(), &definition);
             self.server.owed.push(Request::Close, Fate::Swallow);
-            self.server
-                .owed
-                .push(Request::Parse(SHOW_ID), Fate::Swallow);
+            self.server.owed.push(Request::Parse(OWN_ID), Fate::Swallow);
         }
         self.server.wire.output.extend(&out);
         self.run_within_cycle(sql);

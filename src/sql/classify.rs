@@ -361,8 +361,7 @@ fn asks_for_any_setting(text: &[u8], tokens: &[Token]) -> bool {
         };
         reader::is_word(text, *name, "CURRENT_SETTING")
             && source(parenthesis) == b"("
-            && source(argument).starts_with(b"$")
-            && source(argument)[1..].iter().all(u8::is_ascii_digit)
+            && argument.kind == Kind::Parameter
     })
 }
 

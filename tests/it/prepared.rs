@@ -380,17 +380,16 @@ async fn a_described_statement_never_changes_its_columns() {
     }
 }
 
+/// A function that runs the SQL which it is given.
+const FIRST_OF: &str = "CREATE FUNCTION first_of(sql text) RETURNS text LANGUAGE plpgsql AS $$ \
+    DECLARE said text; BEGIN FOR said IN EXECUTE sql LOOP RETURN said; END LOOP; END $$";
+
 /// Code puts its SQL together and names what its session has prepared, not what another has.
 #[tokio::test]
 async fn code_executes_what_its_own_session_has_prepared() {
     let front = Front::with(|config| config.pool.size = 1).await;
     let (left, right) = (front.client().await, front.client().await);
-    left.batch_execute(
-        "CREATE FUNCTION first_of(sql text) RETURNS text LANGUAGE plpgsql AS $$ \
-         DECLARE said text; BEGIN FOR said IN EXECUTE sql LOOP RETURN said; END LOOP; END $$",
-    )
-    .await
-    .unwrap();
+    left.batch_execute(FIRST_OF).await.unwrap();
     left.batch_execute("PREPARE q AS SELECT 'left'")
         .await
         .unwrap();
@@ -413,12 +412,7 @@ async fn code_executes_what_its_own_session_has_prepared() {
 async fn code_is_not_troubled_by_what_its_session_cannot_prepare_any_more() {
     let front = Front::with(|config| config.pool.size = 1).await;
     let (left, right) = (front.client().await, front.client().await);
-    left.batch_execute(
-        "CREATE FUNCTION first_of(sql text) RETURNS text LANGUAGE plpgsql AS $$ \
-         DECLARE said text; BEGIN FOR said IN EXECUTE sql LOOP RETURN said; END LOOP; END $$",
-    )
-    .await
-    .unwrap();
+    left.batch_execute(FIRST_OF).await.unwrap();
     for statement in [
         "CREATE TABLE gone (a int)",
         "PREPARE q AS SELECT * FROM gone",

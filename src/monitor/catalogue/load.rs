@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::PgLsn;
 use tokio_postgres::{IsolationLevel, Row};
 
-use crate::routing::Lsn;
+use crate::routing::{Lsn, shown_by_replica};
 use crate::sql::catalogue::{Body, Edge, Kind, Language, Nature, Object, ObjectId, Rows};
 
 /// Why a catalogue was not read. Transient, as far as can be told.
@@ -50,8 +50,8 @@ const EDGES: &str = include_str!("edges.sql");
 const MARK: &str = include_str!("mark.sql");
 
 const POSITION: &str = "\
-SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
-            ELSE pg_catalog.pg_current_wal_insert_lsn() END AS position";
+SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn() END AS written, \
+       pg_catalog.pg_last_wal_replay_lsn() AS replayed, pg_catalog.pg_last_wal_receive_lsn() AS received";
 
 /// Names in what PostgreSQL prints are qualified; and these queries are not worth compiling.
 const SETTINGS: &str = "SET LOCAL search_path = pg_catalog; SET LOCAL jit = off";
@@ -115,8 +115,7 @@ async fn read(pool: &Pool, known: Option<&Mark>) -> Result<Reading, LoadError> {
         }
     };
     transaction.commit().await?;
-    let position: PgLsn = connection.query_one(POSITION, &[]).await?.try_get(0)?;
-    let position = Lsn(position.into());
+    let position = read_position(&connection.query_one(POSITION, &[]).await?)?;
     let Some((objects, edges)) = read else {
         return Ok(Reading::Unchanged(position));
     };
@@ -128,6 +127,22 @@ async fn read(pool: &Pool, known: Option<&Mark>) -> Result<Reading, LoadError> {
         position,
         mark,
     }))
+}
+
+/// A replica may have shown a little more than it has replayed.
+fn read_position(row: &Row) -> Result<Lsn, LoadError> {
+    let lsn = |column| -> Result<Option<Lsn>, LoadError> {
+        let lsn: Option<PgLsn> = row.try_get(column)?;
+        Ok(lsn.map(|lsn| Lsn(lsn.into())))
+    };
+    match (lsn("written")?, lsn("replayed")?) {
+        (Some(written), _) => Ok(written),
+        (None, Some(replayed)) => {
+            let shown = shown_by_replica(replayed, lsn("received")?);
+            Ok(shown.unwrap_or(replayed.just_behind()))
+        }
+        (None, None) => Err(LoadError::Nonsense("no position".to_owned())),
+    }
 }
 
 fn read_mark(row: &Row) -> Result<Mark, LoadError> {

@@ -6,6 +6,7 @@ the way in which a proxy breaks a driver is often that nothing happens any more.
 
 import faulthandler
 import pathlib
+import signal
 import sys
 import time
 import traceback
@@ -50,6 +51,20 @@ class raises:
         if error.sqlstate != self._sqlstate:
             raise Failure(f"{self._what}: SQLSTATE {error.sqlstate} ({error}), wanted {self._sqlstate}") from error
         return True
+
+
+def call_in_time(case):
+    """Of drivers that wait in the main thread, where a signal interrupts them."""
+
+    def out_of_time(*_):
+        raise Failure(f"no end after {LIMIT_SECONDS} s")
+
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.alarm(LIMIT_SECONDS)
+    try:
+        case()
+    finally:
+        signal.alarm(0)
 
 
 def run(driver, cases, call):

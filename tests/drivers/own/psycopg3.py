@@ -8,7 +8,6 @@ import datetime
 import decimal
 import logging
 import os
-import signal
 import socket
 import threading
 import uuid
@@ -17,7 +16,7 @@ import psycopg
 from psycopg import pq, sql
 from psycopg.types.json import Jsonb
 
-from cases import LIMIT_SECONDS, Failure, check, database_url, equal, raises, run
+from cases import LIMIT_SECONDS, Failure, call_in_time, check, database_url, equal, raises, run
 
 URL = database_url()
 LARGE = 5 * 1024 * 1024
@@ -549,16 +548,4 @@ CASES = [
 ]  # fmt: skip
 
 
-def call(case):
-    def out_of_time(*_):
-        raise Failure(f"no end after {LIMIT_SECONDS} s")
-
-    signal.signal(signal.SIGALRM, out_of_time)
-    signal.alarm(LIMIT_SECONDS)
-    try:
-        case()
-    finally:
-        signal.alarm(0)
-
-
-run("psycopg", CASES, call)
+run("psycopg", CASES, call_in_time)

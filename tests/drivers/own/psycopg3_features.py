@@ -7,7 +7,6 @@ Its own suite is in no registry; these cases follow the chapters of its document
 import asyncio
 import concurrent.futures
 import logging
-import signal
 
 import psycopg
 from psycopg import pq, sql
@@ -17,7 +16,7 @@ from psycopg.types.enum import EnumInfo, register_enum
 from psycopg.types.range import Range, RangeInfo, register_range
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from cases import LIMIT_SECONDS, Failure, check, database_url, equal, raises, run
+from cases import Failure, call_in_time, check, database_url, equal, raises, run
 
 URL = database_url()
 # What psycopg logs of an error that it also raises would only disturb the table.
@@ -382,16 +381,4 @@ CASES = [
 ]  # fmt: skip
 
 
-def call(case):
-    def out_of_time(*_):
-        raise Failure(f"no end after {LIMIT_SECONDS} s")
-
-    signal.signal(signal.SIGALRM, out_of_time)
-    signal.alarm(LIMIT_SECONDS)
-    try:
-        case()
-    finally:
-        signal.alarm(0)
-
-
-run("psycopg-features", CASES, call)
+run("psycopg-features", CASES, call_in_time)
