@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use causeway::sql::catalogue::{
-    Body, Catalogue, Finding, Kind, Language, Nature, Object, ObjectId, Rows,
+    Body, Catalogue, Finding, Kind, Language, Nature, Object, ObjectId, Rows, Use,
 };
 use causeway::sql::{Classifier, Lists, Scope};
 
@@ -40,7 +40,10 @@ fn main() {
         let rows = bodies(functions);
         let made = best(5, 1, |_| {
             let catalogue = Catalogue::new(&rows, &Lists::default());
-            assert_eq!(catalogue.function(None, "f1"), Some(&Finding::Reads));
+            assert_eq!(
+                catalogue.function(Use::Run, None, "f1"),
+                Some(&Finding::Reads)
+            );
         });
         println!(
             "catalogue of {functions} bodies in PL/pgSQL, {} KiB: {:.0} ms",

@@ -14,6 +14,7 @@ mod by_name;
 mod executing;
 mod late;
 mod leaves;
+mod meanings;
 mod proof;
 #[cfg(test)]
 mod random;
@@ -25,16 +26,14 @@ mod tests;
 mod users;
 mod words;
 
-use hashbrown::HashMap;
-
 use super::lists::Lists;
 use super::{PinReason, Relation};
 use below::Below;
-use by_name::ByName;
 pub(super) use executing::Executes;
 use executing::Executing;
 use late::Late;
 use leaves::Leaves;
+use meanings::Meanings;
 use proof::Proofs;
 use remakes::Remakes;
 pub use rows::{Body, Edge, Kind, Language, Nature, Object, ObjectId, Rows};
@@ -52,18 +51,22 @@ pub enum Finding {
     Writes(Box<str>),
 }
 
+/// What happens to the statement that uses a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    Run,
+    /// By EXPLAIN. Planning calls functions that are not volatile, to know their values.
+    OnlyPlanned,
+}
+
 /// The catalogue of one database at one moment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Catalogue {
-    functions: ByName<Finding>,
+    meanings: Meanings,
+    /// Of those names that mean less where a statement is only planned.
+    if_only_planned: Meanings,
     /// Functions that run SQL which they are given.
     executing: Executing,
-    operators: ByName<Finding>,
-    types: ByName<Finding>,
-    has_unsafe_types: bool,
-    relations: ByName<Finding>,
-    /// Functions that `value.name` may call: of one argument, and no plain reads.
-    attributes: HashMap<Box<str>, Finding>,
     /// The profiled tables that views and functions read.
     below: Below,
     /// What calls leave in the session.
@@ -72,18 +75,19 @@ pub struct Catalogue {
     late: Late,
     /// What may change the catalogue.
     remakes: Remakes,
-    /// Where anything at all may call what writes: an implicit cast between built-in types.
-    everything: Finding,
 }
 
 impl Catalogue {
     pub fn new(rows: &Rows, lists: &Lists) -> Catalogue {
-        let spread = Spread::new(rows, lists);
+        let spread = Spread::new(rows, lists, Use::Run);
+        let planned = Spread::new(rows, lists, Use::OnlyPlanned);
         let mut proofs = Proofs::hoped_for(rows, lists);
         let (mut below, mut leaves) = (Below::new(rows, lists), Leaves::new(rows, lists));
         let (mut late, mut remakes) = (Late::new(rows), Remakes::new(rows));
         loop {
             let findings = spread.findings(&proofs.by_place, RunsWhatItIsGiven::Writes);
+            let meanings = Meanings::new(rows, &findings);
+            let if_only_planned = Meanings::new(rows, &planned.findings_of_plans(&findings));
             // All the rest that a call does of a function that runs what it is given.
             let beside = spread.findings(&proofs.by_place, RunsWhatItIsGiven::Reads);
             let catalogue = Catalogue {
@@ -92,7 +96,8 @@ impl Catalogue {
                 late,
                 remakes,
                 executing: Executing::new(rows, lists, &proofs.by_place, &beside),
-                ..Catalogue::of(rows, &findings)
+                if_only_planned: if_only_planned.other_than(&meanings),
+                meanings,
             };
             if proofs.hold(&catalogue, &beside) {
                 return catalogue;
@@ -102,51 +107,21 @@ impl Catalogue {
         }
     }
 
-    /// What names mean, with one finding for each object.
-    fn of(rows: &Rows, findings: &[Finding]) -> Catalogue {
-        let mut catalogue = Catalogue {
-            functions: ByName::default(),
-            executing: Executing::default(),
-            operators: ByName::default(),
-            types: ByName::default(),
-            has_unsafe_types: false,
-            relations: ByName::default(),
-            attributes: HashMap::new(),
-            below: Below::default(),
-            leaves: Leaves::default(),
-            late: Late::default(),
-            remakes: Remakes::default(),
-            everything: Finding::Reads,
-        };
-        for (object, finding) in rows.objects.iter().zip(findings) {
-            let names = match object.id.kind {
-                Kind::Function => {
-                    if object.takes_one_argument && *finding > Finding::Reads {
-                        let known = catalogue.attributes.entry(object.name.clone());
-                        worsen(known.or_insert(Finding::Reads), finding);
-                    }
-                    &mut catalogue.functions
-                }
-                Kind::Operator => &mut catalogue.operators,
-                Kind::TypeByName => {
-                    catalogue.has_unsafe_types |= *finding > Finding::Reads;
-                    &mut catalogue.types
-                }
-                Kind::Relation => &mut catalogue.relations,
-                Kind::Everything => {
-                    worsen(&mut catalogue.everything, finding);
-                    continue;
-                }
-                Kind::Builtin | Kind::TypeInUse => continue,
-            };
-            names.note(&object.schema, &object.name, |known| worsen(known, finding));
-        }
-        catalogue
+    /// The worst of all overloads; without a schema, of all schemas that have one.
+    pub fn function(&self, how: Use, schema: Option<&str>, name: &str) -> Option<&Finding> {
+        self.meaning(how, |it| it.functions.get(schema, name))
     }
 
-    /// The worst of all overloads; without a schema, of all schemas that have one.
-    pub fn function(&self, schema: Option<&str>, name: &str) -> Option<&Finding> {
-        self.functions.get(schema, name)
+    fn meaning<'a>(
+        &'a self,
+        how: Use,
+        of: impl Fn(&'a Meanings) -> Option<&'a Finding>,
+    ) -> Option<&'a Finding> {
+        let less = match how {
+            Use::Run => None,
+            Use::OnlyPlanned => of(&self.if_only_planned),
+        };
+        less.or_else(|| of(&self.meanings))
     }
 
     pub(super) fn any_executes(&self) -> bool {
@@ -159,23 +134,23 @@ impl Catalogue {
     }
 
     /// The worst of all operators of this sign that are not PostgreSQL's own.
-    pub fn operator(&self, sign: &str) -> Option<&Finding> {
-        self.operators.get(None, sign)
+    pub fn operator(&self, how: Use, sign: &str) -> Option<&Finding> {
+        self.meaning(how, |it| it.operators.get(None, sign))
     }
 
     /// What a cast to the type may do.
     pub fn type_named(&self, schema: Option<&str>, name: &str) -> Option<&Finding> {
-        self.types.get(schema, name)
+        self.meanings.types.get(schema, name)
     }
 
     /// Whether a cast to any type does more than to read. Hardly any database has such a type.
     pub fn has_unsafe_types(&self) -> bool {
-        self.has_unsafe_types
+        self.meanings.has_unsafe_types
     }
 
     /// What reading the relation does.
-    pub fn relation(&self, schema: Option<&str>, name: &str) -> Option<&Finding> {
-        self.relations.get(schema, name)
+    pub fn relation(&self, how: Use, schema: Option<&str>, name: &str) -> Option<&Finding> {
+        self.meaning(how, |it| it.relations.get(schema, name))
     }
 
     /// The tables with profiles below a relation: it counts as each of them too.
@@ -230,26 +205,19 @@ impl Catalogue {
     }
 
     /// A function that `value.name` may call, if it does more than to read.
-    pub fn attribute(&self, name: &str) -> Option<&Finding> {
-        self.attributes.get(name)
+    pub fn attribute(&self, how: Use, name: &str) -> Option<&Finding> {
+        self.meaning(how, |it| it.attributes.get(name))
+            .filter(|finding| **finding > Finding::Reads)
     }
 
     /// What any expression may do.
     pub fn everything(&self) -> &Finding {
-        &self.everything
+        &self.meanings.everything
     }
 
     /// Functions, operators, types and relations that have a name here.
     pub fn len(&self) -> usize {
-        [
-            &self.functions,
-            &self.operators,
-            &self.types,
-            &self.relations,
-        ]
-        .map(ByName::len)
-        .iter()
-        .sum()
+        self.meanings.len()
     }
 
     pub fn is_empty(&self) -> bool {

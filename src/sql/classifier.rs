@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 
 use super::cache::{DecisionCache, Known};
+use super::catalogue::Use;
 use super::classify::{self, MAX_PARSED_BYTES, Notes, Rules};
 use super::fingerprint::{Fingerprint, Secret, exact_key, fingerprint};
 use super::hints::{Hints, hints};
@@ -240,6 +241,7 @@ impl Classifier {
         let rules = Rules {
             lists: &self.lists,
             catalogue: edition.catalogue.as_deref(),
+            how: Use::Run,
             notes: &notes,
         };
         let decision = classify::classify(&rules, text);

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Use};
 use super::functions::{self, Verdict};
 use super::given;
 use super::left_behind::with_what_calls_leave;
@@ -21,6 +21,8 @@ pub(super) struct Rules<'a> {
     pub lists: &'a Lists,
     /// The names of the session's database, where they are known.
     pub catalogue: Option<&'a Catalogue>,
+    /// What happens to the statement that is judged.
+    pub how: Use,
     pub notes: &'a Notes,
 }
 

@@ -2,7 +2,7 @@
 //! given is a literal, it is judged like a statement of its own. The tree of a query has no values of
 //! literals, so this looks at tokens.
 
-use super::catalogue::{Executes, Finding};
+use super::catalogue::{Executes, Finding, Use};
 use super::classify::{self, Rules};
 use super::dynamic::split;
 use super::lexer::{Kind, Token};
@@ -59,6 +59,9 @@ pub(super) fn judge(rules: &Rules, text: &[u8], tokens: &[Token]) -> Given {
     let Some(catalogue) = rules.catalogue.filter(|it| it.any_executes()) else {
         return given;
     };
+    if rules.how == Use::OnlyPlanned {
+        return given;
+    }
     for index in 0..tokens.len() {
         let Some((schema, name)) = reader::called(text, tokens, index) else {
             continue;

@@ -2,7 +2,7 @@
 //! stand, in whatever statement. This looks at tokens only, and so needs no parse.
 
 use super::canonical::{letters, letters_of};
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Use};
 use super::classify::{Part, Rules};
 use super::lexer::{Kind, Token};
 use super::reader::{self, Reader};
@@ -81,7 +81,7 @@ fn left_by_name(
         .left_by_relation(schema.as_deref(), &name)
         .to_vec();
     // `value.name` calls a function too, if there is no such column.
-    if follows_dot && catalogue.attribute(&name).is_some() {
+    if follows_dot && catalogue.attribute(Use::Run, &name).is_some() {
         reasons.extend_from_slice(catalogue.left_by_function(None, &name));
     }
     (name, reasons)

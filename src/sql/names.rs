@@ -25,7 +25,7 @@ impl Rules<'_> {
             Some(_) => None,
         };
         let of_user = self.catalogue.and_then(|catalogue| {
-            let function = given.or_else(|| catalogue.function(schema, name));
+            let function = given.or_else(|| catalogue.function(self.how, schema, name));
             // `type(value)` is a cast.
             function.or_else(|| match builtin {
                 None => catalogue.type_named(schema, name),
@@ -57,7 +57,7 @@ impl Rules<'_> {
         let Some(catalogue) = self.catalogue else {
             return Finding::Reads;
         };
-        match catalogue.relation(schema, name) {
+        match catalogue.relation(self.how, schema, name) {
             Some(found) => found.clone(),
             None => self.unknown(format!("relation {}", path.join("."))),
         }
@@ -106,7 +106,7 @@ impl Rules<'_> {
     fn user_operator(&self, sign: &str) -> Option<&Finding> {
         // The second way to write it; `!=` itself can be no operator's name.
         let sign = if sign == "!=" { "<>" } else { sign };
-        self.catalogue?.operator(sign)
+        self.catalogue?.operator(self.how, sign)
     }
 
     /// `value.name`, a call if the value has no such column. After a table's name (`of_value` is
@@ -114,7 +114,7 @@ impl Rules<'_> {
     pub fn attribute(&self, name: &str, of_value: bool) -> Finding {
         let found = self
             .catalogue
-            .and_then(|catalogue| catalogue.attribute(name));
+            .and_then(|catalogue| catalogue.attribute(self.how, name));
         let in_doubt = match (functions::verdict(name), found, self.catalogue) {
             (Some(Verdict::Safe), None, _) => false,
             (Some(_), _, _) | (None, Some(_), _) => true,

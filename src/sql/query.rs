@@ -141,7 +141,7 @@ fn unsafe_type(rules: &Rules, text: &[u8], token: lexer::Token) -> Option<String
         .filter(|catalogue| catalogue.has_unsafe_types())?;
     let name = letters(reader::identifier(text, token)?);
     // The row of a table is a type too, and named far more often for the table.
-    if catalogue.relation(None, &name).is_some() {
+    if catalogue.relation(rules.how, None, &name).is_some() {
         return None;
     }
     let found = catalogue.type_named(None, &name)?;

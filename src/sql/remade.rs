@@ -2,6 +2,7 @@
 //! This looks at tokens only. What triggers call is not counted.
 
 use super::canonical::letters_of;
+use super::catalogue::Use;
 use super::classify::{Part, Rules};
 use super::lexer::{Kind, Token};
 use super::reader;
@@ -34,7 +35,7 @@ pub(super) fn with_what_calls_remake(
             return false;
         };
         let schema = schema.as_deref();
-        let is_unknown = || is_call && catalogue.function(schema, &name).is_none();
+        let is_unknown = || is_call && catalogue.function(Use::Run, schema, &name).is_none();
         catalogue.function_remakes(schema, &name) || is_unknown()
     });
     if remakes {

@@ -2,6 +2,7 @@
 //! or in its sibling modules by hand, because PostgreSQL has more utility statements than any
 //! parser knows; queries go to [`query`].
 
+use super::catalogue::Use;
 use super::classify::{Part, Rules, with_session_calls};
 use super::left_behind::with_what_calls_leave;
 use super::lexer::{Kind, Lexer, Token};
@@ -154,10 +155,15 @@ fn explain(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
 
 /// What is explained, and whether it is run.
 fn explained(rules: &Rules, text: &[u8], reader: Reader, runs: bool) -> Part {
-    let inner = classify(rules, text, reader.rest());
     if runs || reader.sees("EXECUTE") {
+        let inner = classify(rules, text, reader.rest());
         return inner.at_least(Class::Read, "EXPLAIN plans it");
     }
+    let rules = Rules {
+        how: Use::OnlyPlanned,
+        ..*rules
+    };
+    let inner = classify(&rules, text, reader.rest());
     match inner.class {
         Class::PrimaryRead => Part::new(inner.class, inner.reason),
         // It takes the locks of what it plans, and a replica refuses some of it.

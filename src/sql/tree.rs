@@ -404,7 +404,7 @@ impl<'a> Walk<'a> {
         if let [name] = path
             && self.with_names.contains(name)
             && let Some(catalogue) = self.rules.catalogue
-            && catalogue.relation(None, name).is_none()
+            && catalogue.relation(self.rules.how, None, name).is_none()
         {
             return Ok(());
         }

@@ -38,8 +38,22 @@ impl<T> ByName<T> {
         }
     }
 
+    /// Only what `other` knows otherwise.
+    pub fn other_than(mut self, other: &ByName<T>) -> ByName<T>
+    where
+        T: PartialEq,
+    {
+        let differs =
+            |known: &HashMap<Box<str>, T>, name: &str, it: &T| known.get(name) != Some(it);
+        self.by_name
+            .retain(|name, it| differs(&other.by_name, name, it));
+        self.by_path
+            .retain(|path, it| differs(&other.by_path, path, it));
+        self
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
+        self.by_path.is_empty()
     }
 
     /// Names, those in different schemas apart.

@@ -5,7 +5,7 @@
 //! what that makes of the names, until what is left holds together. So functions that call one another,
 //! or themselves, are read too: somewhere in what they do there would have to be a body that writes.
 
-use super::{Body, Catalogue, Finding, Language, Rows};
+use super::{Body, Catalogue, Finding, Language, Rows, Use};
 use crate::sql::Class;
 use crate::sql::classify::{self, Notes, Rules};
 use crate::sql::dynamic::{By, Template};
@@ -84,11 +84,12 @@ impl<'a> Proofs<'a> {
         let rules = Rules {
             lists: self.lists,
             catalogue: Some(catalogue),
+            how: Use::Run,
             notes: &notes,
         };
         let is_of_user = |by: &By| match by {
-            By::Function(name) => catalogue.function(None, name).is_some(),
-            By::Operator(sign) => catalogue.operator(sign).is_some(),
+            By::Function(name) => catalogue.function(Use::Run, None, name).is_some(),
+            By::Operator(sign) => catalogue.operator(Use::Run, sign).is_some(),
         };
         let by_place = &mut self.by_place;
         let gives_up = self.rounds > MOST_ROUNDS;

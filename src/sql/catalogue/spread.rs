@@ -4,8 +4,9 @@
 use super::proof::Proof;
 use super::users::{Texts, Users};
 use super::words::words;
-use super::{Finding, Kind, Nature, Object, Rows};
+use super::{Body, Finding, Kind, Language, Nature, Object, Rows, Use};
 use crate::sql::functions::{self, Verdict};
+use crate::sql::lexer::{self, Lexer, Notation, Token};
 use crate::sql::lists::Lists;
 
 /// What a body that runs what it is given is taken for.
@@ -25,9 +26,12 @@ pub(super) struct Spread<'a> {
 }
 
 impl<'a> Spread<'a> {
-    pub fn new(rows: &'a Rows, lists: &Lists) -> Spread<'a> {
+    pub fn new(rows: &'a Rows, lists: &Lists, how: Use) -> Spread<'a> {
         let objects = &rows.objects;
-        let trusted: Vec<bool> = objects.iter().map(|it| is_trusted(it, lists)).collect();
+        let does_nothing = |object: &Object| {
+            is_trusted(object, lists) || how == Use::OnlyPlanned && is_not_planned(object, lists)
+        };
+        let trusted: Vec<bool> = objects.iter().map(does_nothing).collect();
         let own = objects.iter().zip(&trusted);
         Spread {
             objects,
@@ -57,6 +61,19 @@ impl<'a> Spread<'a> {
                     let reason = "it runs SQL that it is given";
                     Finding::Writes(format!("{}, {VOLATILE}: {reason}", title(object)).into())
                 }
+                _ => own.clone(),
+            });
+        spread(self.objects, &self.users, own.collect())
+    }
+
+    /// The same where statements are only planned. `run` are those of running them: what is called for its
+    /// value is run.
+    pub fn findings_of_plans(&self, run: &[Finding]) -> Vec<Finding> {
+        let own = self.own.iter().zip(&self.trusted);
+        let own = own
+            .zip(self.objects.iter().zip(run))
+            .map(|((own, trusted), (object, run))| match object.id.kind {
+                Kind::Function if !trusted => run.clone(),
                 _ => own.clone(),
             });
         spread(self.objects, &self.users, own.collect())
@@ -160,6 +177,37 @@ pub(super) fn is_trusted(object: &Object, lists: &Lists) -> bool {
         }
         Kind::Builtin | Kind::TypeInUse | Kind::TypeByName | Kind::Everything => false,
     }
+}
+
+/// Planning calls no function that is volatile. But what is in SQL may become part of the plan, and the values of
+/// arguments that are left out do.
+fn is_not_planned(object: &Object, lists: &Lists) -> bool {
+    let (schema, name) = (Some(&*object.schema), &*object.name);
+    let is_closed =
+        |body: &Body| body.language == Language::PlPgSql && are_constants(&body.defaults);
+    object.body.as_deref().is_some_and(is_closed) && !lists.write_functions.has(schema, name)
+}
+
+/// Numbers and strings, of no type in particular or of these.
+fn are_constants(values: &str) -> bool {
+    const WORDS: [&str; 9] = [
+        "bigint",
+        "boolean",
+        "character",
+        "false",
+        "integer",
+        "null",
+        "text",
+        "true",
+        "varying",
+    ];
+    let source = |token: &Token| values.get(token.start..token.end).unwrap_or_default();
+    Lexer::new(values.as_bytes()).all(|token| match token.kind {
+        lexer::Kind::Number | lexer::Kind::Literal(Notation::Plain) => true,
+        lexer::Kind::Punctuation => matches!(source(&token), "," | "::"),
+        lexer::Kind::Word => WORDS.contains(&source(&token).to_ascii_lowercase().as_str()),
+        _ => false,
+    })
 }
 
 fn by_itself(object: &Object, lists: &Lists) -> Finding {

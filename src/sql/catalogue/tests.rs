@@ -401,7 +401,7 @@ fn reasons_name_what_is_asked_and_what_is_at_the_bottom() {
     maker.edge(above, view);
     let catalogue = Catalogue::new(&maker.0, &Lists::default());
     let reason = "relation public.above rests on function app.writes(), which is volatile";
-    let found = catalogue.relation(None, "above");
+    let found = catalogue.relation(Use::Run, None, "above");
     assert_eq!(found, Some(&Finding::Writes(reason.into())));
 }
 
@@ -676,4 +676,77 @@ fn code_that_may_change_the_catalogue_is_told_where_it_is_called() {
     // Nothing is kept of it that could be read again.
     let decision = classifier.classify(b"CALL makes()").decision;
     assert_eq!(decision.code, Code::Runs);
+}
+
+#[test]
+fn planning_calls_only_what_is_not_volatile() {
+    let mut maker = Maker::default();
+    let writing = "BEGIN INSERT INTO log VALUES (1); RETURN 1; END";
+    maker.relation("log", Nature::Plain, "");
+    maker.function("lies", "BEGIN RETURN nextval('s'); END");
+    maker.volatile("in_c");
+    maker.body("writes", Language::PlPgSql, writing, "");
+    maker.body("defaults", Language::PlPgSql, writing, "lies()");
+    let constants = "1, 'a, b'::text, NULL::character varying";
+    maker.body("constants", Language::PlPgSql, writing, constants);
+    maker.body("typed", Language::PlPgSql, writing, "'1'::checked");
+    maker.body("in_sql", Language::Sql, "SELECT lies()", "");
+    maker.body("both", Language::PlPgSql, writing, "");
+    maker.function("other.both", "BEGIN RETURN nextval('s'); END");
+    maker.function("above", "SELECT writes(1)");
+    maker.body("listed", Language::PlPgSql, writing, "");
+    maker.body(
+        "asks",
+        Language::PlPgSql,
+        "BEGIN RETURN pg_is_in_recovery(); END",
+        "",
+    );
+    maker.body("executes", Language::PlPgSql, "BEGIN EXECUTE q; END", "");
+    maker.give_parameters(&[Some("q")]);
+    let writes = maker.id_of("writes");
+    for (kind, name) in [(Kind::Relation, "view"), (Kind::Operator, "<+>")] {
+        let user = maker.add(kind, name, Nature::Plain, "");
+        maker.edge(user, writes);
+    }
+    let write_functions = Patterns::new(&["listed".to_owned()]);
+    let lists = Lists {
+        write_functions,
+        ..Lists::default()
+    };
+    maker.classes(
+        lists,
+        &[
+            ("SELECT writes(1)", Write),
+            ("EXPLAIN SELECT writes(1)", Read),
+            ("EXPLAIN (COSTS off) SELECT * FROM writes(1)", Read),
+            ("EXPLAIN ANALYZE SELECT writes(1)", Write),
+            ("EXPLAIN SELECT (r).writes FROM log r", Read),
+            ("EXPLAIN SELECT 1 <+> 2", Read),
+            ("EXPLAIN ANALYZE SELECT 1 <+> 2", Write),
+            ("EXPLAIN SELECT * FROM view", Read),
+            ("EXPLAIN ANALYZE SELECT * FROM view", Write),
+            ("EXPLAIN SELECT asks()", Read),
+            ("SELECT asks()", PrimaryRead),
+            ("EXPLAIN SELECT executes('DELETE FROM log')", Read),
+            ("EXPLAIN ANALYZE SELECT executes('DELETE FROM log')", Write),
+            // Whose values planning may want to know.
+            ("EXPLAIN SELECT lies()", Write),
+            ("EXPLAIN SELECT writes(lies())", Write),
+            ("EXPLAIN SELECT defaults()", Write),
+            ("EXPLAIN SELECT constants()", Read),
+            ("EXPLAIN SELECT typed()", Write),
+            ("EXPLAIN SELECT in_sql()", Write),
+            ("EXPLAIN SELECT both()", Write),
+            ("EXPLAIN SELECT public.both()", Read),
+            ("EXPLAIN SELECT above()", Write),
+            // In doubt.
+            ("EXPLAIN SELECT in_c()", Write),
+            ("EXPLAIN SELECT listed()", Write),
+            ("EXPLAIN SELECT unknown(writes(1))", Write),
+            // It takes locks.
+            ("EXPLAIN SELECT writes(1) FROM log FOR UPDATE", Write),
+            ("EXPLAIN INSERT INTO log SELECT writes(1)", Write),
+            ("EXPLAIN EXECUTE p(writes(1))", Write),
+        ],
+    );
 }

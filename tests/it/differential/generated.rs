@@ -167,6 +167,9 @@ const READERS: [&str; 14] = [
     "SELECT * FROM {} r LIMIT 1 FOR SHARE",
 ];
 
+/// They leave a setting and a lock: a second call would find nothing to do.
+const LEAVE_SOMETHING: [&str; 2] = ["sets(1)", "locks()"];
+
 /// All of that, and each expression prepared and executed too; or one in so many of the pairs, each thing and
 /// each place among them.
 pub fn script(one_in: usize) -> String {
@@ -179,6 +182,9 @@ pub fn script(one_in: usize) -> String {
         for (number, place) in PLACES.iter().enumerate() {
             if (thing + number).is_multiple_of(one_in) {
                 line(place.replace("{}", expression));
+                if LEAVE_SOMETHING.contains(expression) {
+                    line("DISCARD ALL".to_owned());
+                }
             }
         }
         if thing.is_multiple_of(one_in) {

@@ -88,7 +88,7 @@ CREATE FUNCTION writes_by_view(int) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN 
 CREATE FUNCTION writes_by_attribute(int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE r item; BEGIN SELECT * INTO r FROM item WHERE id = $1; RETURN (SELECT x.touched FROM item x WHERE x.id = r.id); END $$;
 CREATE FUNCTION makes_table(int) RETURNS int LANGUAGE sql AS 'SELECT id INTO made FROM item; SELECT 1';
 CREATE FUNCTION makes_temporary(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN CREATE TEMP TABLE IF NOT EXISTS made_here (a int); RETURN 1; END $$;
-CREATE FUNCTION sets(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('app.x', 'y', false); RETURN 1; END $$;
+CREATE FUNCTION sets(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('work_mem', '5MB', false); RETURN 1; END $$;
 CREATE FUNCTION locks_advisory(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock($1); RETURN 1; END $$;
 CREATE FUNCTION asks_the_node(int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN pg_is_in_recovery(); END $$;
 CREATE FUNCTION opens_cursor(int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE c refcursor; n int; BEGIN OPEN c FOR SELECT writes(1); FETCH c INTO n; CLOSE c; RETURN n; END $$;

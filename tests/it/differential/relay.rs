@@ -138,7 +138,8 @@ struct Outcome {
 
 /// Looks for what a statement has taken: by its lines that were not there before. The locks of
 /// SERIALIZABLE note what was read, and nobody waits for them. PostgreSQL opens the table of large
-/// objects with the lock of a writer, whoever comes; a replica does so too.
+/// objects with the lock of a writer, whoever comes; a replica does so too. Settings of the session are no
+/// part of a read either.
 const LOOK: &str = "\
 SELECT 'a transaction number' WHERE pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL \
 UNION SELECT mode || ' on ' || locktype || ' ' || concat_ws(' ', relation::pg_catalog.regclass, classid, objid) \
@@ -146,7 +147,8 @@ UNION SELECT mode || ' on ' || locktype || ' ' || concat_ws(' ', relation::pg_ca
  WHERE pid = pg_catalog.pg_backend_pid() AND locktype NOT IN ('virtualxid', 'transactionid') \
        AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'SIReadLock') \
        AND NOT (mode = 'RowExclusiveLock' AND coalesce(relation::pg_catalog.regclass::text, '') \
-            LIKE 'pg\\_largeobject%')";
+            LIKE 'pg\\_largeobject%') \
+UNION SELECT 'setting ' || name || ' = ' || setting FROM pg_catalog.pg_settings WHERE source = 'session'";
 
 impl Conversation {
     async fn run(&mut self) -> std::io::Result<()> {
@@ -511,7 +513,7 @@ fn deed(before: &[String], after: Vec<String>) -> Deed {
         .collect();
     match new.is_empty() {
         true => Deed::Read,
-        false => Deed::Took(new.join(", ")),
+        false => Deed::Took(new.join("; ")),
     }
 }
 

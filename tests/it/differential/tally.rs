@@ -86,6 +86,7 @@ impl Tally {
         self.reads += u64::from(may_run_on_replica);
         self.primary_reads += u64::from(class == Class::PrimaryRead);
         match deed {
+            Deed::Took(what) if is_followed(decision, &what) => {}
             Deed::Took(what) if class < Class::Write && is_excused(class, text, &what) => {
                 self.excused.push(format!("{place}: {text}: took {what}"));
             }
@@ -164,6 +165,11 @@ fn shortened(text: &str) -> String {
     words.join(" ").chars().take(100).collect()
 }
 
+/// Settings that the session takes along to whatever node comes next.
+fn is_followed(decision: &Decision, took: &str) -> bool {
+    !decision.effects.is_empty() && took.split("; ").all(|it| it.starts_with("setting "))
+}
+
 /// What a read may take after all:
 /// - `current_schema()` makes the session's temporary schema (2615 is `pg_namespace`) where the search
 ///   path begins with `pg_temp`. A replica refuses it (25006), and the session asks the primary.
@@ -173,7 +179,7 @@ fn is_excused(class: Class, text: &str, took: &str) -> bool {
     text.contains("current_schema") && took.starts_with("AccessExclusiveLock on object 2615")
         || class == Class::PrimaryRead
             && text.contains("pg_sequences")
-            && took.split(", ").all(opens)
+            && took.split("; ").all(opens)
 }
 
 impl fmt::Display for Tally {

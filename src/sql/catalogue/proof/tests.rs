@@ -297,7 +297,7 @@ fn a_body_tells_why_it_is_a_write() {
     maker.body("i", Language::PlPgSql, "BEGIN EXECUTE $1; END", "");
     maker.give_parameters(&[Some("")]);
     let catalogue = Catalogue::new(&maker.0, &Lists::default());
-    let reason = |name| match catalogue.function(None, name) {
+    let reason = |name| match catalogue.function(Use::Run, None, name) {
         Some(Finding::Writes(reason)) => reason.to_string(),
         other => panic!("{other:?}"),
     };
@@ -345,5 +345,8 @@ fn the_work_grows_with_the_bodies_alone() {
         maker.body(&format!("f{place}"), Language::PlPgSql, &body, "");
     }
     let catalogue = Catalogue::new(&maker.0, &Lists::default());
-    assert_eq!(catalogue.function(None, "f1999"), Some(&Finding::Reads));
+    assert_eq!(
+        catalogue.function(Use::Run, None, "f1999"),
+        Some(&Finding::Reads)
+    );
 }
