@@ -8,6 +8,7 @@ use super::{Body, Finding, Kind, Language, Nature, Object, Rows, Use};
 use crate::sql::functions::{self, Verdict};
 use crate::sql::lexer::{self, Lexer, Notation, Token};
 use crate::sql::lists::Lists;
+use crate::sql::reader::Reader;
 
 /// What a body that runs what it is given is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,13 +180,22 @@ pub(super) fn is_trusted(object: &Object, lists: &Lists) -> bool {
     }
 }
 
-/// Planning calls no function that is volatile. But what is in SQL may become part of the plan, and the values of
-/// arguments that are left out do.
+/// Planning calls no function that is volatile. But what is in SQL and begins with a query may become part of the
+/// plan, and the values of arguments that are left out do.
 fn is_not_planned(object: &Object, lists: &Lists) -> bool {
     let (schema, name) = (Some(&*object.schema), &*object.name);
-    let is_closed =
-        |body: &Body| body.language == Language::PlPgSql && are_constants(&body.defaults);
+    let is_closed = |body: &Body| {
+        let may_be_inlined = body.language == Language::Sql && !begins_with_write(&body.source);
+        !may_be_inlined && are_constants(&body.defaults)
+    };
     object.body.as_deref().is_some_and(is_closed) && !lists.write_functions.has(schema, name)
+}
+
+fn begins_with_write(body: &str) -> bool {
+    let tokens: Vec<Token> = Lexer::new(body.as_bytes()).collect();
+    let mut reader = Reader::new(body.as_bytes(), &tokens);
+    reader.accept_all(&["BEGIN", "ATOMIC"]);
+    reader.accept_any(&["INSERT", "UPDATE", "DELETE"])
 }
 
 /// Numbers and strings, of no type in particular or of these.

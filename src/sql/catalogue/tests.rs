@@ -691,6 +691,10 @@ fn planning_calls_only_what_is_not_volatile() {
     maker.body("constants", Language::PlPgSql, writing, constants);
     maker.body("typed", Language::PlPgSql, writing, "'1'::checked");
     maker.body("in_sql", Language::Sql, "SELECT lies()", "");
+    let inserts = "/* */ insert INTO log VALUES (1); SELECT lies()";
+    maker.body("inserts", Language::Sql, inserts, "");
+    let inserts = "BEGIN ATOMIC INSERT INTO log VALUES (1); END";
+    maker.body("atomic", Language::Sql, inserts, "");
     maker.body("both", Language::PlPgSql, writing, "");
     maker.function("other.both", "BEGIN RETURN nextval('s'); END");
     maker.function("above", "SELECT writes(1)");
@@ -736,6 +740,8 @@ fn planning_calls_only_what_is_not_volatile() {
             ("EXPLAIN SELECT constants()", Read),
             ("EXPLAIN SELECT typed()", Write),
             ("EXPLAIN SELECT in_sql()", Write),
+            ("EXPLAIN SELECT inserts(), atomic()", Read),
+            ("SELECT inserts()", Write),
             ("EXPLAIN SELECT both()", Write),
             ("EXPLAIN SELECT public.both()", Read),
             ("EXPLAIN SELECT above()", Write),
