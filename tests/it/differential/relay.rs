@@ -75,6 +75,7 @@ impl Relay {
             scope: Scope::new(),
             is_stale: true,
             database: String::new(),
+            user: String::new(),
             script: String::new(),
             mirror: None,
             written: true,
@@ -117,6 +118,7 @@ struct Conversation {
     /// The catalogue may have changed since it was read.
     is_stale: bool,
     database: String,
+    user: String,
     /// What psql runs, as it says itself.
     script: String,
     /// The same session on the replica.
@@ -159,23 +161,13 @@ impl Conversation {
         self.server
             .write_all(&[&size[..], &startup].concat())
             .await?;
-        let user = self.read_startup(&startup);
+        self.read_startup(&startup);
         let ready = self.forward_until_ready().await?;
         if ready.error.is_some() {
             return Ok(());
         }
         self.catch_up().await;
-        let replica = self.relay.lab.node("eu-west");
-        let mut config = tokio_postgres::Config::new();
-        config
-            .host("127.0.0.1")
-            .port(replica.port())
-            .user(&user)
-            .dbname(&self.database);
-        if let Ok((client, connection)) = config.connect(NoTls).await {
-            tokio::spawn(connection);
-            self.mirror = Some(client);
-        }
+        self.reach_replica().await;
         loop {
             let message = read(&mut self.client).await?;
             if message.tag == frontend::QUERY {
@@ -198,8 +190,22 @@ impl Conversation {
         }
     }
 
-    /// Notes the database, and gives the user.
-    fn read_startup(&mut self, packet: &[u8]) -> String {
+    async fn reach_replica(&mut self) {
+        let replica = self.relay.lab.node("eu-west");
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host("127.0.0.1")
+            .port(replica.port())
+            .user(&self.user)
+            .dbname(&self.database);
+        if let Ok((client, connection)) = config.connect(NoTls).await {
+            tokio::spawn(connection);
+            self.mirror = Some(client);
+        }
+    }
+
+    /// Notes who comes, and to which database.
+    fn read_startup(&mut self, packet: &[u8]) {
         let text = String::from_utf8_lossy(&packet[4..]).into_owned();
         let words: Vec<&str> = text.split('\0').collect();
         let of = |name| {
@@ -211,7 +217,7 @@ impl Conversation {
         let user = of("user").unwrap_or_default().to_owned();
         self.script = of("application_name").unwrap_or_default().to_owned();
         self.database = of("database").unwrap_or(&user).to_owned();
-        user
+        self.user = user;
     }
 
     async fn query(&mut self, text: &[u8]) -> std::io::Result<()> {
@@ -396,6 +402,10 @@ impl Conversation {
             return Answer::None;
         }
         self.catch_up().await;
+        // Replay ends sessions that stand in its way. What was set there is lost with them.
+        if self.mirror.as_ref().is_some_and(Client::is_closed) {
+            self.reach_replica().await;
+        }
         let Some(mirror) = &self.mirror else {
             return Answer::None;
         };
