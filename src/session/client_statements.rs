@@ -387,6 +387,18 @@ impl ClientStatements {
         }
     }
 
+    /// The oldest change is a Parse of the unnamed statement that has failed: the one before went
+    /// when the server began with it.
+    pub fn replaced_in_vain(&mut self) {
+        if let Some(Change {
+            what: Changed::Unnamed { before, .. },
+            ..
+        }) = self.changes.front_mut()
+        {
+            *before = None;
+        }
+    }
+
     /// The last changes, so many, will not be sent.
     pub fn undo_last(&mut self, count: usize) {
         for _ in 0..count {

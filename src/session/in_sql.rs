@@ -9,6 +9,7 @@ use super::upstream::{Afterwards, Upstream};
 use crate::protocol::frame::frames;
 use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::owed::{Fate, Request};
+use crate::server::Server;
 
 impl Session {
     /// Brings the server's SQL-level prepared statements to the session's: what another session has
@@ -90,24 +91,21 @@ impl Session {
     }
 
     /// In the middle of a cycle nothing goes ahead any more: what SQL names that was prepared by the
-    /// protocol is parsed where it is mentioned. An error before it would skip that, so nobody else
-    /// gets the server.
+    /// protocol is parsed where it is mentioned, and what is there of another, or was closed, is closed
+    /// there. An error before it would skip that, so nobody else gets the server.
     pub(super) fn send_mentioned(&self, upstream: &mut Upstream, plan: &Plan) {
         let Some(mentioned) = &plan.mentioned else {
             return;
         };
+        let mut seen: Vec<&str> = Vec::new();
         for (name, wanted) in &mentioned.run {
-            let held = &mut upstream.server.sql_statements;
-            if let Wanted::Parsed(definition) = wanted
-                && !held.contains_key(name)
-            {
-                held.insert(name.clone(), Arc::clone(definition));
-                let mut out = Vec::new();
-                message::put_parse(&mut out, name.as_bytes(), definition);
-                upstream.server.wire.output.extend(&out);
-                upstream.server.owed.push(Request::Parse(0), Fate::Swallow);
-                upstream.afterwards = Afterwards::Discard;
+            let held = upstream.server.sql_statements.get(name);
+            // Only SQL makes what SQL has made.
+            let is_made_here = !matches!(wanted, Wanted::Sql(_));
+            if is_made_here && held != wanted.text() && !seen.contains(&&**name) {
+                upstream.prepare_within_cycle(name, wanted.text());
             }
+            seen.push(name);
         }
     }
 
@@ -124,6 +122,28 @@ impl Session {
 }
 
 impl Upstream {
+    /// Has the server hold this under the name, and nothing else; or nothing at all.
+    fn prepare_within_cycle(&mut self, name: &str, definition: Option<&Arc<[u8]>>) {
+        let Server {
+            wire,
+            owed,
+            sql_statements: held,
+            ..
+        } = &mut *self.server;
+        let mut out = Vec::new();
+        if held.remove(name).is_some() {
+            message::put_close_statement(&mut out, name);
+            owed.push(Request::Close, Fate::Swallow);
+        }
+        if let Some(definition) = definition {
+            message::put_parse(&mut out, name.as_bytes(), definition);
+            owed.push(Request::Parse(0), Fate::Swallow);
+            held.insert(name.into(), Arc::clone(definition));
+        }
+        wire.output.extend(&out);
+        self.afterwards = Afterwards::Discard;
+    }
+
     /// Sends a PREPARE that may fail: what it names may be gone, or be another role's.
     fn prepare_perhaps(&mut self, name: Box<str>, prepare: &[u8]) {
         let mut out = Vec::new();

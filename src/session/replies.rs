@@ -332,11 +332,10 @@ impl Session {
         if let Some(plan) = self.plan.take() {
             self.forget_plan(plan);
         }
-        self.statements.undo_first(count);
-        // The one before went when the server began with this one.
         if request == Some(Request::Parse(0)) {
-            self.statements.drop_unnamed();
+            self.statements.replaced_in_vain();
         }
+        self.statements.undo_first(count);
     }
 
     fn failed(

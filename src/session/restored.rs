@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use super::Session;
 use super::replies::Verdict;
+use super::tracked::reset_with;
 use super::upstream::Upstream;
 use crate::protocol::error::{placed, position};
 use crate::protocol::frame::{HEADER, backend, parameter_status};
@@ -196,11 +197,11 @@ fn restoring(startup: &Settings, effect: &Effect) -> Vec<String> {
     let session = |name: &str| startup.statement(name, Scope::Session);
     match effect {
         Effect::Reset(name) | Effect::Set { name, value: None } => {
-            session(name).into_iter().collect()
+            reset_with(name).filter_map(session).collect()
         }
         Effect::ResetLocal(name) => {
-            let statement = startup.statement(name, Scope::Transaction);
-            statement.into_iter().collect()
+            let local = |name: &str| startup.statement(name, Scope::Transaction);
+            reset_with(name).filter_map(local).collect()
         }
         Effect::ResetAll => startup.plain_names().filter_map(session).collect(),
         Effect::DiscardAll => startup.names_in_order().filter_map(session).collect(),

@@ -100,13 +100,16 @@ impl Tracked {
                 name,
                 value: Some(value),
             } => {
-                self.leave_role_with(name);
+                if **name == *SESSION_AUTHORIZATION {
+                    self.current.reset(ROLE);
+                }
                 self.current.set(name, value);
             }
             Effect::SetExactly { name, value } => self.current.set_exactly(name, value),
             Effect::Set { name, value: None } | Effect::Reset(name) => {
-                self.leave_role_with(name);
-                self.reset(name);
+                for name in reset_with(name) {
+                    self.current.take_over(name, &self.startup);
+                }
             }
             Effect::ResetAll => self.current = self.current.after_reset_all(&self.startup),
             // It is a transaction of its own.
@@ -160,17 +163,13 @@ impl Tracked {
             *implicit = self.current.clone();
         }
     }
+}
 
-    /// PostgreSQL ends SET ROLE with whatever changes the session's user.
-    fn leave_role_with(&mut self, name: &str) {
-        if name == SESSION_AUTHORIZATION {
-            self.current.reset(ROLE);
-        }
-    }
-
-    fn reset(&mut self, name: &str) {
-        self.current.take_over(name, &self.startup);
-    }
+/// What goes back to what the client began with when this does. Whoever changes the session's user leaves
+/// the role: a SET for none, a RESET for the one of the start-up packet.
+pub(super) fn reset_with(name: &str) -> impl Iterator<Item = &str> {
+    let role = (name == SESSION_AUTHORIZATION).then_some(ROLE);
+    std::iter::once(name).chain(role)
 }
 
 impl Transaction {
@@ -262,6 +261,17 @@ mod tests {
             tracked.apply(&Effect::Rollback { chain: false }, true);
             assert_eq!(tracked.current().get("role"), Some("before"), "{change:?}");
         }
+    }
+
+    #[test]
+    fn the_role_goes_back_to_what_the_client_began_with() {
+        let mut startup = Settings::default();
+        startup.set("role", "start");
+        let mut tracked = Tracked::new(startup);
+        tracked.apply(&set("session_authorization", "s"), true);
+        assert_eq!(tracked.current().get("role"), None);
+        tracked.apply(&Effect::Reset("session_authorization".into()), true);
+        assert_eq!(tracked.current().get("role"), Some("start"));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use super::act::{Act, Conversation, Format, Leave, Turn, Wait};
 /// Reads that a replica may answer.
 const NOTES: &str = "SELECT * FROM note WHERE id >= $1 ORDER BY id";
 
+const WHO: &str = "SELECT current_user, current_setting('role')";
+
 /// Each with what PostgreSQL says somewhere in it: one that fails from its start proves nothing.
 pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
     let one = "SELECT $1::int + 1";
@@ -300,6 +302,63 @@ pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
                 ]),
             ],
         ),
+        (
+            "what is closed is gone within its cycle too, though SQL has named it before",
+            "3 E(S=ERROR V=ERROR C=26000 M=prepared statement \"s\" does not exist)",
+            vec![
+                turn(vec![parse("s", "SELECT 7"), Act::Sync]),
+                say("BEGIN"),
+                say("INSERT INTO note VALUES (5, 'primary'); EXECUTE s"),
+                flushed(vec![Act::DescribeStatement("s"), Act::Flush]),
+                flushed(vec![
+                    Act::CloseStatement("s"),
+                    Act::Flush,
+                    bind("s", &[]),
+                    Act::Flush,
+                ]),
+                turn(vec![Act::Sync]),
+            ],
+        ),
+        (
+            "and what is parsed under its name then is what SQL finds",
+            "D(8) C(SELECT 1) 3 1 2 D(9) C(SELECT 1)",
+            vec![
+                turn(vec![parse("s", "SELECT 7"), Act::Sync]),
+                say("BEGIN"),
+                say("INSERT INTO note VALUES (5, 'primary'); EXECUTE s"),
+                flushed(vec![Act::DescribeStatement("s"), Act::Flush]),
+                flushed(vec![
+                    Act::CloseStatement("s"),
+                    parse("s", "SELECT 8"),
+                    Act::Flush,
+                    parse("", "EXECUTE s"),
+                    open("p", "", &[]),
+                    run("p", 0),
+                    Act::Flush,
+                    Act::CloseStatement("s"),
+                    parse("s", "SELECT 9"),
+                    open("q", "", &[]),
+                    run("q", 0),
+                    Act::Flush,
+                ]),
+                turn(vec![Act::Sync]),
+            ],
+        ),
+        (
+            "what fails takes nothing away from what has been parsed behind it",
+            "M=bind message supplies 0 parameters, but prepared statement \"\" requires 1) Z(I) \
+                E(S=ERROR V=ERROR C=08P01",
+            vec![turn(vec![
+                parse("", "SELECT * FROM nowhere"),
+                Act::Sync,
+                parse("", NOTES),
+                bind("", &[]),
+                Act::Sync,
+                bind("", &[]),
+                parse("", one),
+                Act::Sync,
+            ])],
+        ),
     ];
     let stories = stories
         .into_iter()
@@ -418,6 +477,25 @@ fn with_startup_values() -> Vec<Story> {
                 say("SHOW work_mem"),
                 say("SET work_mem TO '1MB'; ROLLBACK; SHOW work_mem"),
                 say("SHOW work_mem"),
+            ],
+        ),
+        (
+            "with the session's user the role is reset",
+            "D(other,other)",
+            vec![("options", "-c role=other")],
+            vec![
+                say("SET ROLE NONE; RESET SESSION AUTHORIZATION"),
+                say(WHO),
+                say("SET SESSION AUTHORIZATION app"),
+                say(WHO),
+                say("BEGIN; SET SESSION AUTHORIZATION DEFAULT"),
+                say(WHO),
+                say("ROLLBACK"),
+                say(WHO),
+                say("BEGIN; SET LOCAL SESSION AUTHORIZATION DEFAULT"),
+                say(WHO),
+                say("COMMIT"),
+                say(WHO),
             ],
         ),
         (
