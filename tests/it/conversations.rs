@@ -15,13 +15,13 @@ mod told;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use causeway::lab::{APP_DATABASE, APP_USER};
+use causeway::lab::{APP_DATABASE, APP_USER, SUPERUSER};
 use tokio_postgres::Client;
 
 use crate::front::{Front, ask, until, until_known};
 use crate::raw::{Raw, bind, close_statement, describe_statement, execute, parse, sync};
 use act::{Conversation, Turn};
-use play::Player;
+use play::{Lookouts, Player};
 
 /// Conversations of an ordinary run.
 const SEEDS: u64 = 150;
@@ -110,6 +110,7 @@ async fn nobody_has_another_client_s_unnamed_statement() {
 struct Stage {
     front: Front,
     admin: Client,
+    lookouts: Lookouts,
     others: Vec<Other>,
     turns: usize,
     /// Types of backend messages that were compared.
@@ -211,9 +212,14 @@ impl Stage {
             Other::new(&front, "Asia/Kolkata", "other").await,
             Other::new(&front, "America/Lima", "app").await,
         ];
+        let mut lookouts = Vec::new();
+        for node in front.lab.nodes() {
+            lookouts.push(node.connect(SUPERUSER, APP_DATABASE).await.unwrap());
+        }
         Stage {
             front,
             admin,
+            lookouts: Lookouts(lookouts),
             others,
             turns: 0,
             kinds: HashSet::new(),
@@ -225,17 +231,17 @@ impl Stage {
         let conversation = generate::conversation(seed);
         self.turns += conversation.turns.len();
         let mut difference = self.difference(&conversation).await?;
+        println!("seed {seed} differs: {difference}");
         if std::env::var_os("CAUSEWAY_SOAK").is_none() {
-            println!("seed {seed} differs, and is played again: {difference}");
             difference = self.difference(&conversation).await?;
         }
         let (short, difference) = self.shortened(conversation, difference).await;
         let turns: Vec<String> = short.turns.iter().map(Turn::to_string).collect();
         let (startup, turns) = (&short.startup, turns.join("\n  "));
         let leave = short.leave;
-        Some(format!(
-            "seed {seed}: {startup:?}\n  {turns}\n  {leave:?}\n{difference}"
-        ))
+        let story = format!("seed {seed}: {startup:?}\n  {turns}\n  {leave:?}\n{difference}");
+        println!("{story}");
+        Some(story)
     }
 
     /// Leaves out what can be left out while there still is a difference.
@@ -262,6 +268,20 @@ impl Stage {
                 }
             }
         }
+        for turn in (0..conversation.turns.len()).rev() {
+            for act in (0..conversation.turns[turn].acts.len()).rev() {
+                let mut shorter = conversation.clone();
+                let removed = shorter.turns[turn].acts.remove(act);
+                if attempts == ATTEMPTS || !removed.can_be_left_out() {
+                    continue;
+                }
+                attempts += 1;
+                if let Some(found) = self.difference(&shorter).await {
+                    (conversation, difference) = (shorter, found);
+                }
+            }
+        }
+        conversation.turns.retain(|turn| !turn.acts.is_empty());
         (conversation, difference)
     }
 
@@ -285,7 +305,8 @@ impl Stage {
 
     async fn play_directly(&self, conversation: &Conversation) -> Seen {
         let address = ([127, 0, 0, 1], self.front.primary().port()).into();
-        let (mut player, greeting) = Player::start(address, conversation).await;
+        let start = Player::start(address, &self.lookouts, conversation);
+        let (mut player, greeting) = start.await;
         let mut answers = vec![greeting];
         for turn in &conversation.turns {
             answers.push(player.play(turn).await);
@@ -297,7 +318,8 @@ impl Stage {
 
     async fn play_through(&mut self, conversation: &Conversation) -> Seen {
         let address = self.front.address();
-        let (mut player, greeting) = Player::start(address, conversation).await;
+        let start = Player::start(address, &self.lookouts, conversation);
+        let (mut player, greeting) = start.await;
         let mut answers = vec![greeting];
         for (number, turn) in conversation.turns.iter().enumerate() {
             self.others[number % 2].interfere(number).await;

@@ -52,6 +52,18 @@ pub enum Format {
 pub struct Turn {
     pub acts: Vec<Act>,
     pub wait: Wait,
+    pub cancel: Cancel,
+}
+
+/// When a turn has a request to cancel. Another connection makes it, and it has done its work
+/// before anything else is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    Never,
+    /// When a statement sleeps. It would not wake up by itself in time.
+    Asleep,
+    /// When the turn has been answered: it finds nothing to do, unless a COPY has begun.
+    Answered,
 }
 
 /// What tells that a turn has been answered.
@@ -59,7 +71,7 @@ pub struct Turn {
 pub enum Wait {
     /// A ReadyForQuery for each Query, Sync and FunctionCall of the turn.
     Ready,
-    /// Behind a Flush: as many replies as there are requests, or an error.
+    /// Behind the last Flush: as many replies as there are requests, or an error.
     Flushed,
     /// CopyInResponse, or a ReadyForQuery because there will be no COPY.
     CopyBegun,
@@ -95,6 +107,21 @@ impl Conversation {
         let after = self.turns.iter().skip(1).map(sends).chain([false]);
         let mut pairs = self.turns.iter().map(begins).zip(after);
         pairs.all(|(begins, ended)| ended || !begins)
+    }
+}
+
+impl Turn {
+    /// A turn without a request to cancel.
+    pub fn new(acts: Vec<Act>, wait: Wait) -> Turn {
+        Turn {
+            acts,
+            wait,
+            cancel: Cancel::Never,
+        }
+    }
+
+    pub fn cancelled(self, cancel: Cancel) -> Turn {
+        Turn { cancel, ..self }
     }
 }
 
@@ -138,6 +165,11 @@ impl Act {
     /// Its answer ends with a ReadyForQuery.
     pub fn ends_cycle(&self) -> bool {
         matches!(self, Act::Query(_) | Act::Sync | Act::Call { .. })
+    }
+
+    /// Without it a turn still ends as it should.
+    pub fn can_be_left_out(&self) -> bool {
+        !matches!(self, Act::Sync | Act::Flush | Act::CopyDone | Act::CopyFail)
     }
 
     /// It has an answer of its own within a cycle.
@@ -184,6 +216,10 @@ impl fmt::Display for Act {
 impl fmt::Display for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let acts: Vec<String> = self.acts.iter().map(Act::to_string).collect();
-        write!(f, "{} [{:?}]", acts.join(", "), self.wait)
+        write!(f, "{} [{:?}]", acts.join(", "), self.wait)?;
+        match self.cancel {
+            Cancel::Never => Ok(()),
+            cancel => write!(f, " cancel {cancel:?}"),
+        }
     }
 }

@@ -5,7 +5,10 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use super::act::{Act, Conversation, Format, Leave, Turn, Wait};
+use super::act::{Act, Cancel, Conversation, Format, Leave, Turn, Wait};
+
+mod flushes;
+mod naps;
 
 /// What both stages must have before a conversation.
 pub const TABLES: &str = "
@@ -106,7 +109,14 @@ pub fn conversation(seed: u64) -> Conversation {
     let mut turns = Vec::new();
     let wanted = speaker.random.random_range(5..25);
     while turns.len() < wanted {
+        let from = turns.len();
         speaker.say(&mut turns);
+        // Whoever has been answered may ask for a cancel too, which is then too late.
+        for turn in &mut turns[from..] {
+            if turn.cancel == Cancel::Never && speaker.one_in(15) {
+                turn.cancel = Cancel::Answered;
+            }
+        }
     }
     let leave = match speaker.one_in(3) {
         true => Leave::Vanishing,
@@ -163,7 +173,7 @@ impl Speaker {
 
     /// One or several turns.
     fn say(&mut self, turns: &mut Vec<Turn>) {
-        match self.below(20) {
+        match self.below(24) {
             0..8 => {
                 let sql = self.sql();
                 turns.push(ready(vec![Act::Query(sql)]));
@@ -181,10 +191,7 @@ impl Speaker {
             16 | 17 => {
                 let mut acts = self.cycle();
                 acts.push(Act::Flush);
-                turns.push(Turn {
-                    acts,
-                    wait: Wait::Flushed,
-                });
+                turns.push(flushed(acts));
                 if !self.one_in(3) {
                     let mut acts = match self.one_in(2) {
                         true => self.cycle(),
@@ -198,6 +205,8 @@ impl Speaker {
                 }
             }
             18 => self.copy(turns),
+            19..22 => self.flushes(turns),
+            22 => self.nap(turns),
             _ => {
                 let call = self.call();
                 turns.push(ready(vec![call]));
@@ -688,11 +697,8 @@ impl Speaker {
                 return;
             }
         };
-        turns.push(Turn { acts, wait: first });
-        turns.push(Turn {
-            acts: data,
-            wait: second,
-        });
+        turns.push(Turn::new(acts, first));
+        turns.push(Turn::new(data, second));
     }
 }
 
@@ -704,8 +710,9 @@ const HELD: &str = "SELECT objid, mode FROM pg_locks \
 const BINARY: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x04\0\0\0\x07\0\0\0\x01b";
 
 fn ready(acts: Vec<Act>) -> Turn {
-    Turn {
-        acts,
-        wait: Wait::Ready,
-    }
+    Turn::new(acts, Wait::Ready)
+}
+
+fn flushed(acts: Vec<Act>) -> Turn {
+    Turn::new(acts, Wait::Flushed)
 }

@@ -2,27 +2,35 @@
 //! form in which the two can be compared.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use causeway::lab::{APP_DATABASE, APP_USER, PASSWORD};
 use causeway::protocol::frame::{backend, cstring, frontend};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
+use tokio_postgres::Client;
 
-use super::act::{Act, Conversation, Leave, Turn, Wait};
-use crate::front::PATIENCE;
-use crate::raw::{Message, Raw, frame};
+use super::act::{Act, Cancel, Conversation, Leave, Turn, Wait};
+use crate::front::{PATIENCE, ask};
+use crate::raw::{self, Message, Raw, frame};
 
 /// A client in the middle of its conversation.
-pub struct Player {
+pub struct Player<'a> {
     raw: Raw,
+    address: SocketAddr,
+    lookouts: &'a Lookouts,
     /// An error behind a Flush: everything is skipped up to the next Sync.
     skipping: bool,
     /// The last COPY that was asked for has begun.
     copying: bool,
 }
 
-impl Player {
+impl<'a> Player<'a> {
     /// Logs in; what the server told about its parameters.
-    pub async fn start(address: SocketAddr, conversation: &Conversation) -> (Player, String) {
+    pub async fn start(
+        address: SocketAddr,
+        lookouts: &'a Lookouts,
+        conversation: &Conversation,
+    ) -> (Player<'a>, String) {
         let mut raw = Raw::connect(address).await;
         let mut parameters = vec![("user", APP_USER), ("database", APP_DATABASE)];
         parameters.extend(&conversation.startup);
@@ -36,6 +44,8 @@ impl Player {
         let greeting: Vec<Message> = greeting.iter().filter(about).cloned().collect();
         let player = Player {
             raw,
+            address,
+            lookouts,
             skipping: false,
             copying: false,
         };
@@ -53,19 +63,41 @@ impl Player {
         }
         let mut seen = Vec::new();
         let mut heard = Heard::default();
+        let mut may_sleep = turn.cancel == Cancel::Asleep;
         while !self.is_answered(turn, &heard) {
-            match timeout(PATIENCE, self.raw.next()).await {
-                Ok(Some(message)) => {
+            match timeout(PATIENCE, self.next(may_sleep)).await {
+                Ok(Event::Message(message)) => {
                     heard.note(&message);
                     seen.push(message);
                 }
-                Ok(None) => return format!("{} closed", shown(&seen)),
+                Ok(Event::Sleep) => {
+                    may_sleep = false;
+                    self.cancel().await;
+                }
+                Ok(Event::End) => return format!("{} closed", shown(&seen)),
                 Err(_) => return format!("{} silence", shown(&seen)),
             }
+        }
+        if turn.cancel == Cancel::Answered {
+            self.cancel().await;
         }
         self.copying = turn.wait == Wait::CopyBegun && heard.copy_begun;
         self.skipping |= turn.wait == Wait::Flushed && heard.failed;
         shown(&seen)
+    }
+
+    /// What comes next from the server, or that it sleeps.
+    async fn next(&mut self, may_sleep: bool) -> Event {
+        tokio::select! {
+            biased;
+            message = self.raw.next() => message.map_or(Event::End, Event::Message),
+            () = self.lookouts.until_asleep(), if may_sleep => Event::Sleep,
+        }
+    }
+
+    /// Sends a request to cancel, and waits until it has arrived.
+    async fn cancel(&self) {
+        raw::cancel(self.address, self.raw.pid, &self.raw.secret).await;
     }
 
     fn is_answered(&self, turn: &Turn, heard: &Heard) -> bool {
@@ -88,6 +120,35 @@ impl Player {
         }
     }
 }
+
+enum Event {
+    Message(Message),
+    Sleep,
+    /// The connection has been closed.
+    End,
+}
+
+/// Clients that look on at each of the nodes.
+pub struct Lookouts(pub Vec<Client>);
+
+impl Lookouts {
+    /// Waits until a statement of the user sleeps, wherever it runs. Cancel safe.
+    async fn until_asleep(&self) {
+        let mut glance = interval(Duration::from_millis(5));
+        loop {
+            for lookout in &self.0 {
+                if ask(lookout, ASLEEP).await == "t" {
+                    return;
+                }
+            }
+            glance.tick().await;
+        }
+    }
+}
+
+/// Others do not use `pg_sleep`.
+const ASLEEP: &str = "SELECT count(*) > 0 FROM pg_stat_activity \
+    WHERE usename = 'app' AND state = 'active' AND wait_event = 'PgSleep'";
 
 /// What tells how far an answer has come.
 #[derive(Default)]

@@ -519,17 +519,11 @@ fn with_startup_values() -> Vec<Story> {
 }
 
 fn turn(acts: Vec<Act>) -> Turn {
-    Turn {
-        acts,
-        wait: Wait::Ready,
-    }
+    Turn::new(acts, Wait::Ready)
 }
 
 fn flushed(acts: Vec<Act>) -> Turn {
-    Turn {
-        acts,
-        wait: Wait::Flushed,
-    }
+    Turn::new(acts, Wait::Flushed)
 }
 
 fn say(sql: &str) -> Turn {
