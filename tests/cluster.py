@@ -30,9 +30,10 @@ full_page_writes = off
 class Cluster:
     """A primary, replicas and Causeway, as far as they have been started. Leaving the context ends them all."""
 
-    def __init__(self, password, settings="", auth="trust", hba=()):
-        """`auth` is how clients prove who they are, unless one of the lines `hba` says otherwise."""
-        self.password, self.settings, self.auth, self.hba = password, SETTINGS + settings, auth, hba
+    def __init__(self, password, settings="", auth="trust", hba=(), tls=None):
+        """`auth` is how clients prove who they are, unless one of the lines `hba` says otherwise; `tls` is a
+        certificate and its key."""
+        self.password, self.settings, self.auth, self.hba, self.tls = password, SETTINGS + settings, auth, hba, tls
         self.processes = []
         self.primary, self.replicas = None, []
 
@@ -58,6 +59,8 @@ class Cluster:
             file.write(self.settings)
         rules = data / "pg_hba.conf"
         rules.write_text("\n".join([*self.hba, rules.read_text()]))
+        if self.tls:
+            self.present(data, *self.tls)
         self.primary = self.start_postgres(data)
         return self.primary
 
@@ -99,6 +102,15 @@ class Cluster:
     def keep_logs(self, directory):
         for log in self.scratch.glob("*.log"):
             shutil.copy(log, directory)
+
+    def present(self, data, certificate, key):
+        for name, file in (("server.crt", certificate), ("server.key", key)):
+            shutil.copy(file, data / name)
+            (data / name).chmod(0o600)
+            if os.geteuid() == 0:
+                shutil.chown(data / name, "postgres", "postgres")
+        with open(data / "postgresql.conf", "a") as file:
+            file.write("ssl = on\n")
 
     def data_directory(self, name):
         data = self.scratch / name

@@ -29,9 +29,6 @@ SIDES = ("direct", "session", "strong")
 USUAL_SIDES = ("direct", "session")
 # SQLAlchemy, asyncpg and psycopg commit in two phases.
 SETTINGS = "max_prepared_transactions = 20\nmax_connections = 200\n"
-# tokio-postgres has a user for each way to prove it. Causeway asks all of its clients for SCRAM.
-HBA = [f"host all {method}_user 127.0.0.1/32 {rule}"
-       for method, rule in (("pass", "password"), ("md5", "md5"), ("scram", "scram-sha-256"))]
 
 
 def main():
@@ -75,7 +72,7 @@ def run_sides(suite, arguments):
         results = results_of(suite, side)
         shutil.rmtree(results, ignore_errors=True)
         results.mkdir(parents=True)
-        with Cluster(PASSWORD, SETTINGS, "scram-sha-256", HBA) as cluster:
+        with Cluster(PASSWORD, SETTINGS + suite.settings, "scram-sha-256", suite.hba, suite.tls) as cluster:
             try:
                 outcomes = suite.run(endpoint(cluster, suite, side, arguments), results)
                 if cluster.has_lost_one():
@@ -96,12 +93,16 @@ def endpoint(cluster, suite, side, arguments):
     if side != "direct":
         for _ in range(arguments.replicas):
             cluster.add_replica()
-        users = cluster.scratch / "causeway.toml"
-        users.write_text("".join(f'[[users]]\nname = "{name}"\npassword = "{password}"\n'
-                                 for name, password in suite.users.items()))
-        port = cluster.start_causeway("--config", users, "--consistency", side,
+        config = cluster.scratch / "causeway.toml"
+        config.write_text("".join(f'[[users]]\nname = "{name}"\npassword = "{password}"\n'
+                                  for name, password in suite.users.items()))
+        if suite.tls:
+            certificate, key = suite.tls
+            with open(config, "a") as file:
+                file.write(f'[client.tls]\ncertificate = "{certificate}"\nkey = "{key}"\n')
+        port = cluster.start_causeway("--config", config, "--consistency", side,
                                       "--log", arguments.log, program=arguments.causeway)
-    return Endpoint(port, cluster.client_environment())
+    return Endpoint(port, cluster.client_environment(), cluster.scratch / "primary")
 
 
 def against_url(url, *drivers):

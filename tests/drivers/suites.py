@@ -15,7 +15,7 @@ import sys
 import tarfile
 import xml.etree.ElementTree
 
-from cluster import ROOT, USER
+from cluster import ROOT, USER, Cluster
 
 HERE = pathlib.Path(__file__).resolve().parent
 WORK = ROOT / "target" / "drivers"
@@ -33,6 +33,8 @@ class Endpoint:
 
     port: int
     environment: dict
+    # The directory of the primary's Unix socket.
+    sockets: pathlib.Path
 
     def url(self, database, scheme="postgresql"):
         return f"{scheme}://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
@@ -48,6 +50,8 @@ class Suite:
     name = None
     layout = {}
     users = {USER: PASSWORD}
+    # More for postgresql.conf and pg_hba.conf; certificate and key of who is connected to.
+    settings, hba, tls = "", (), None
 
     def prepare(self):
         prepare_python()
@@ -170,6 +174,9 @@ class TokioPostgres(Suite):
     version = "0.7.18"
     roles = {f"{method}_user": "password" for method in ("pass", "md5", "scram")}
     users = {USER: PASSWORD} | roles
+    # A user for each way to prove it. Causeway asks all of its clients for SCRAM.
+    hba = [f"host all {method}_user 127.0.0.1/32 {rule}"
+           for method, rule in (("pass", "password"), ("md5", "md5"), ("scram", "scram-sha-256"))]
     layout = {"postgres": ["CREATE EXTENSION hstore", "CREATE EXTENSION citext", "CREATE EXTENSION ltree",
                            "SET password_encryption = md5; CREATE ROLE md5_user LOGIN PASSWORD 'password'",
                            "CREATE ROLE pass_user LOGIN PASSWORD 'password'; "
@@ -314,6 +321,53 @@ class NodePostgres(Suite):
         return outcomes
 
 
+class PostgresJs(Suite):
+    """postgres.js's own tests, which are in no registry: out of the tree of its sources that POSTGRES_JS_SOURCE names,
+    over the package of today. Its runner ends at the first failure; `node/postgres_js` stands in its place."""
+
+    name = "postgres.js"
+    source = os.environ.get("POSTGRES_JS_SOURCE")
+    users = {USER: PASSWORD, "postgres_js_test": PASSWORD, "postgres_js_test_md5": "postgres_js_test_md5",
+             "postgres_js_test_scram": "postgres_js_test_scram"}
+    settings = "wal_level = logical\nunix_socket_directories = '.'\n"
+    hba = ["local all postgres_js_test trust", "host all postgres_js_test 127.0.0.1/32 trust",
+           "host all postgres_js_test_md5 127.0.0.1/32 md5"]
+    layout = {"postgres": ["CREATE ROLE postgres_js_test LOGIN",
+                           "CREATE ROLE postgres_js_test_scram LOGIN PASSWORD 'postgres_js_test_scram'",
+                           "SET password_encryption = md5; "
+                           "CREATE ROLE postgres_js_test_md5 LOGIN PASSWORD 'postgres_js_test_md5'",
+                           "CREATE DATABASE postgres_js_test OWNER postgres_js_test"]}
+
+    def prepare(self):
+        prepare_node()
+        self.directory = WORK / "postgres-js-tests"
+        shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.copytree(WORK / "node" / "node_modules" / "postgres", self.directory)
+        self.tls = self_signed(self.directory)
+
+    def run(self, endpoint, results):
+        tests = self.directory / "tests"
+        shutil.copytree(pathlib.Path(self.source) / "tests", tests, dirs_exist_ok=True)
+        shutil.copytree(HERE / "node" / "postgres_js", tests, dirs_exist_ok=True)
+        told = results / "told.tsv"
+        environment = endpoint.libpq("postgres") | {"PGSOCKET": str(endpoint.sockets), "TOLD": str(told)}
+        # They want another server beside, to go there when a connection to the first has ended.
+        with Cluster(PASSWORD, auth="scram-sha-256") as other:
+            ports = {"5432": endpoint.port, "5433": other.start_primary()}
+            text = (tests / "index.js").read_text()
+            (tests / "index.js").write_text(re.sub("|".join(ports), lambda found: str(ports[found[0]]), text))
+            run_logged(["node", "index.js"], tests, environment, results)
+        return read_told(told)
+
+
+def self_signed(directory):
+    """The paths of a certificate for 127.0.0.1 and of its key."""
+    certificate, key = directory / "server.crt", directory / "server.key"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "30",
+                    "-out", certificate, "-keyout", key], check=True, stderr=subprocess.DEVNULL)
+    return certificate, key
+
+
 def failure_of(log, status):
     errors = re.findall(r"^.*Error.*$", log, re.M)
     return one_line(errors[0] if errors else f"ended with {status}: {log[-200:]}")
@@ -379,8 +433,7 @@ SUITES = [*own_cases(), NodePostgres(), Asyncpg(), Psycopg2(), TokioPostgres(), 
           Sqlalchemy("psycopg", "test/engine"),
           # Six kinds of ranges are 1,228 tests each, and were all seen with psycopg.
           Sqlalchemy("asyncpg", "-k", "not RangeRoundTripTest or Int4RangeRoundTripTest"), Django()]
-if Psycopg3.source:
-    SUITES.append(Psycopg3())
+SUITES += [suite() for suite in (Psycopg3, PostgresJs) if suite.source]
 NODE_PACKAGES = ["pg@8.23.1", "pg-pool@3.14.0", "pg-cursor@2.22.0", "pg-query-stream@4.17.0", "pg-copy-streams@7.0.0",
                  "postgres@3.4.9",
                  # What the snippets of docs/consistency.md use.
