@@ -187,10 +187,13 @@ impl Server {
         self.owed.push(Request::Sync, Fate::Swallow);
         self.wire.output.extend(&out);
         let mut shape = Shape::NONE;
-        let heard = |frame: &Frame| {
-            if frame.tag == backend::ROW_DESCRIPTION {
+        // The last description is the statement's: settings that go ahead may be described too.
+        let heard = |frame: &Frame| match frame.tag {
+            backend::ROW_DESCRIPTION => {
                 shape = Shape::read(frame.body()).unwrap_or(Shape::NONE);
             }
+            backend::NO_DATA => shape = Shape::NONE,
+            _ => {}
         };
         self.wait_until_ready(heard).await?;
         Ok(shape)

@@ -1,5 +1,6 @@
 //! Prepared statements in transaction mode: they follow the client to every server.
 
+use causeway::lab::{APP_DATABASE, APP_USER, PASSWORD};
 use causeway::protocol::frame::backend;
 use tokio_postgres::types::Type;
 
@@ -671,4 +672,32 @@ async fn sql_and_the_protocol_share_the_names_of_statements() {
             ask(&other, "SELECT txid_current() > 0").await;
         }
     }
+}
+
+/// The server that lacks it is asked first, behind settings that are made by a SELECT.
+#[tokio::test]
+async fn a_statement_without_a_result_has_none_whatever_is_set_ahead_of_it() {
+    let front = Front::with(|config| config.pool.size = 2).await;
+    let mut one = Raw::connect(front.address()).await;
+    let startup = [
+        ("user", APP_USER),
+        ("database", APP_DATABASE),
+        ("search_path", "side, public"),
+    ];
+    one.start(3 << 16, &startup, PASSWORD).await;
+    let created = one.query("CREATE TABLE note (id int)").await;
+    assert_eq!(created, "C(CREATE TABLE) Z(I)");
+    // One server is taken, so the other has the statement; then that one is taken instead.
+    let first = hold(&front).await;
+    let told = [
+        parse("t", "INSERT INTO note VALUES (7)"),
+        describe_statement("t"),
+        sync(),
+    ];
+    assert_eq!(one.exchange(&told).await, "1 t n Z(I)");
+    let created = one.query("CREATE TABLE more (id int)").await;
+    assert_eq!(created, "C(CREATE TABLE) Z(I)");
+    let _second = hold(&front).await;
+    first.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(run(&mut one, "t", &[]).await, "2 C(INSERT 0 1) Z(I)");
 }
