@@ -281,7 +281,7 @@ fn execute(rules: &Rules, text: &[u8], mut reader: Reader) -> Part {
         return Part::anywhere("EXECUTE does what was prepared", effect);
     };
     let arguments = text.get(first.start..last.end).unwrap_or_default();
-    let row = [b"SELECT ROW", arguments].concat();
+    let row = [b"SELECT ROW ", arguments].concat();
     let tokens: Vec<Token> = Lexer::new(&row).collect();
     query::classify(rules, &row, &tokens).with(effect)
 }

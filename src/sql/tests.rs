@@ -934,6 +934,20 @@ fn equal_shapes_share_a_decision() {
     }
 }
 
+/// Whatever stands behind the name, PostgreSQL's own errors included: `ROW$a$` would be one word.
+#[test]
+fn what_execute_gives_is_cut_where_it_is_cut_alone() {
+    let texts = ["EXECUTE p $a$(s$a$", "EXECUTE p $a$s$a$", "EXECUTE p 's'"];
+    let decisions = texts.map(|text| {
+        Classifier::new(1 << 16, &[])
+            .classify(text.as_bytes())
+            .decision
+    });
+    for (text, decision) in texts.iter().zip(&decisions) {
+        assert_eq!(*decision, decisions[0], "{text}");
+    }
+}
+
 #[test]
 fn texts_that_carry_values_do_not_share() {
     let classifier = classifier();
