@@ -178,9 +178,10 @@ class TokioPostgres(Suite):
     hba = [f"host all {method}_user 127.0.0.1/32 {rule}"
            for method, rule in (("pass", "password"), ("md5", "md5"), ("scram", "scram-sha-256"))]
     layout = {"postgres": ["CREATE EXTENSION hstore", "CREATE EXTENSION citext", "CREATE EXTENSION ltree",
-                           "SET password_encryption = md5; CREATE ROLE md5_user LOGIN PASSWORD 'password'",
                            "CREATE ROLE pass_user LOGIN PASSWORD 'password'; "
-                           "CREATE ROLE scram_user LOGIN PASSWORD 'password'"]}
+                           "CREATE ROLE scram_user LOGIN PASSWORD 'password'",
+                           # Last: it is one session, and all behind it have MD5.
+                           "SET password_encryption = md5; CREATE ROLE md5_user LOGIN PASSWORD 'password'"]}
 
     def prepare(self):
         self.directory = fetch_crate("tokio-postgres", self.version)
