@@ -99,6 +99,13 @@ impl Server {
             && self.wire.input.is_empty()
     }
 
+    /// In no transaction, and all of what was begun has been sent; replies may still be owed.
+    pub fn is_between_cycles(&self) -> bool {
+        !self.owed.is_mid_cycle()
+            && self.status == TransactionStatus::Idle
+            && self.wire.output.is_empty()
+    }
+
     /// Looks, without waiting, whether a server at rest is still alive, and takes in what it
     /// reported meanwhile.
     pub fn is_alive(&mut self) -> bool {
@@ -143,6 +150,17 @@ impl Server {
         self.owed.push(Request::Query, Fate::Swallow);
         self.unnamed = None;
         self.wait_until_ready(|_| {}).await
+    }
+
+    /// Makes it as it was behind its log-in, but for libraries that have been loaded (manual, "DISCARD").
+    pub async fn start_over(&mut self) -> Result<(), RunError> {
+        self.run("DISCARD ALL").await?;
+        self.settings = Settings::default();
+        self.tampered = None;
+        self.statements.clear();
+        self.sql_statements.clear();
+        self.sequences = None;
+        Ok(())
     }
 
     /// Gives the server a shared statement, ahead of its use, and asks for the columns of its

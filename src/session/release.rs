@@ -326,11 +326,11 @@ impl Session {
         self.forget_retained();
     }
 
-    /// The session is over: what its server still does is of no use to anybody.
+    /// The session is over: what its servers still do is of no use to anybody, but they may be.
     pub(super) fn leave(&mut self) {
         self.leave_to_store();
         if let Some(parked) = self.parked.take() {
-            parked.server.discard();
+            self.leave_at_rest(parked);
         }
         let Some(upstream) = self.upstream.take() else {
             return;
@@ -339,29 +339,63 @@ impl Session {
         // would end that, and the end of the connection does.
         let waits =
             upstream.server.owed.is_copying_in() || matches!(self.inflow, Inflow::Through(_));
-        let busy = upstream.owes_client() && !waits;
+        if waits {
+            self.cancel.slot().disarm();
+            upstream.server.discard();
+        } else if upstream.owes_client() {
+            self.cancel.slot().disarm();
+            tokio::spawn(stop(upstream.server));
+        } else {
+            self.leave_at_rest(upstream);
+        }
+    }
+
+    /// What the session has made on a server that runs nothing for it any more goes, and another one may have it;
+    /// or the server goes.
+    fn leave_at_rest(&self, upstream: Box<Upstream>) {
         self.cancel.slot().disarm();
-        let server = upstream.server;
-        if !busy {
+        let is_fit = self.pins.end_with_discard_all()
+            && upstream.afterwards == Afterwards::Pool
+            && upstream.perhaps.is_empty()
+            && upstream.server.is_between_cycles();
+        let mut server = upstream.server;
+        if !is_fit {
             server.discard();
             return;
         }
-        let target = std::sync::Arc::clone(server.cancel_target());
-        let mut server = server;
+        let slot = std::sync::Arc::clone(self.cancel.slot());
         tokio::spawn(async move {
-            // A request that comes before the statement has begun cancels nothing.
-            for _ in 0..CANCEL_ATTEMPTS {
-                if let Err(error) = target.cancel().await {
-                    tracing::debug!(%error, "what a client left running could not be cancelled");
+            // A cancel request on its way must hit nobody else.
+            slot.delivered().await;
+            match timeout(DISCARD_PATIENCE, server.start_over()).await {
+                Ok(Ok(())) => drop(server),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "what a session has left could not be discarded");
+                    server.discard();
                 }
-                if timeout(CANCEL_PATIENCE, server.until_ready()).await.is_ok() {
-                    break;
-                }
+                Err(_) => server.discard(),
             }
-            server.discard();
         });
     }
 }
+
+/// Ends what a server still runs for a client that has left.
+async fn stop(mut server: Lent) {
+    let target = std::sync::Arc::clone(server.cancel_target());
+    // A request that comes before the statement has begun cancels nothing.
+    for _ in 0..CANCEL_ATTEMPTS {
+        if let Err(error) = target.cancel().await {
+            tracing::debug!(%error, "what a client left running could not be cancelled");
+        }
+        if timeout(CANCEL_PATIENCE, server.until_ready()).await.is_ok() {
+            break;
+        }
+    }
+    server.discard();
+}
+
+/// A server that has not discarded what its session left by then is closed.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a client left running is cancelled so often, until the server says that it is ready.
 const CANCEL_ATTEMPTS: usize = 10;

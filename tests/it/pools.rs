@@ -316,6 +316,50 @@ async fn in_session_mode_a_client_keeps_its_server() {
 }
 
 #[tokio::test]
+async fn a_server_that_its_client_has_kept_serves_the_next_one() {
+    for mode in [PoolMode::Session, PoolMode::Transaction] {
+        let front = Front::with(|config| {
+            config.pool.mode = mode;
+            config.pool.size = 1;
+        })
+        .await;
+        let client = front.client().await;
+        for made in [
+            "SET work_mem TO '77kB'",
+            "CREATE TEMP TABLE mine (n int)",
+            "LISTEN news",
+            "PREPARE p AS SELECT 1",
+            "SELECT pg_advisory_lock(7)",
+            "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        ] {
+            client.batch_execute(made).await.unwrap();
+        }
+        client.query("SELECT 2 FROM mine", &[]).await.unwrap();
+        let server = ask(&client, "SELECT pg_backend_pid()").await;
+        drop(client);
+
+        let next = front.client().await;
+        assert_eq!(ask(&next, "SELECT pg_backend_pid()").await, server);
+        let left = "SELECT concat_ws('/', to_regclass('pg_temp.mine'), current_setting('work_mem'), \
+            (SELECT count(*) FROM pg_listening_channels()), (SELECT count(*) FROM pg_prepared_statements), \
+            (SELECT count(*) FROM pg_cursors WHERE is_holdable), \
+            (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'))";
+        assert_eq!(ask(&next, left).await, "4MB/0/0/0/0", "{mode:?}");
+        drop(next);
+
+        // DISCARD ALL does not undo this, and a transaction has not ended.
+        for kept in ["SELECT setseed(0.5)", "BEGIN; SELECT txid_current()"] {
+            let client = front.client().await;
+            client.batch_execute(kept).await.unwrap();
+            let server = ask(&client, "SELECT pg_backend_pid()").await;
+            drop(client);
+            let next = front.client().await;
+            assert_ne!(ask(&next, "SELECT pg_backend_pid()").await, server);
+        }
+    }
+}
+
+#[tokio::test]
 async fn too_many_clients_are_told_so() {
     let front = Front::with(|config| config.client.max_clients = 2).await;
     let kept = [front.client().await, front.client().await];
