@@ -56,6 +56,9 @@ sql_states! {
 }
 
 impl SqlState {
+    /// The class of integrity constraint violations.
+    pub const INTEGRITY_CONSTRAINTS: &'static [u8; 2] = b"23";
+
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("XX000")
     }

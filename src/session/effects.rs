@@ -96,6 +96,23 @@ impl Session {
         }
     }
 
+    /// The commit behind a string of statements has failed: what the last of them has prepared, or taken back,
+    /// is so all the same, though nothing tells of it.
+    pub(super) fn note_failed_commit(&mut self, upstream: &mut Upstream) {
+        let cycle = upstream.receiving;
+        let done = upstream.completed + 1;
+        let mut decisions = upstream.effects.iter().filter(|(of, _)| *of == cycle);
+        let ends_so = decisions.next().is_some_and(|(_, decision)| {
+            let last = decision.effects.last();
+            let is_about_names =
+                |effect| matches!(effect, &Effect::Prepare(_) | &Effect::Deallocate(Some(_)));
+            decision.statements as usize == done && last.is_some_and(is_about_names)
+        });
+        if ends_so {
+            self.note_completed(upstream, b"PREPARE\0");
+        }
+    }
+
     /// The start-up values are set again ahead of the next request.
     fn discard_settings(&mut self, upstream: &mut Upstream) {
         self.settings.apply(&Effect::DiscardAll, true);

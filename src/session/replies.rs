@@ -377,6 +377,9 @@ impl Session {
         if is_outdated_plan(said.code, said.message) {
             self.services.prepared.begin_anew();
         }
+        if said.code.in_class(SqlState::INTEGRITY_CONSTRAINTS) {
+            self.note_failed_commit(upstream);
+        }
         self.held_from = None;
         upstream.cycle = if said.fatal {
             Cycle::Fatal

@@ -515,6 +515,22 @@ fn with_startup_values() -> Vec<Story> {
                 say("SHOW work_mem; SHOW IntervalStyle; SELECT current_user"),
             ],
         ),
+        (
+            "what the last of some statements has prepared stays when their commit fails",
+            "C=42P05",
+            Vec::new(),
+            vec![
+                say("INSERT INTO child VALUES (1); PREPARE s AS SELECT $1::int * 2"),
+                flushed(vec![parse("s", "DISCARD PLANS"), Act::Flush]),
+                turn(vec![Act::Sync]),
+                say("INSERT INTO child VALUES (1); DEALLOCATE s"),
+                say("EXECUTE s (1)"),
+                say(
+                    "INSERT INTO child VALUES (1); INSERT INTO child VALUES (1); PREPARE s AS SELECT 3",
+                ),
+                say("EXECUTE s"),
+            ],
+        ),
     ]
 }
 
