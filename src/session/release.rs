@@ -357,6 +357,7 @@ impl Session {
         let is_fit = self.pins.end_with_discard_all()
             && upstream.afterwards == Afterwards::Pool
             && upstream.perhaps.is_empty()
+            && upstream.partial.is_none()
             && upstream.server.is_between_cycles();
         let mut server = upstream.server;
         if !is_fit {
