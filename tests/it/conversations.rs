@@ -8,6 +8,7 @@
 //! machine brings about once, such as a lock that is waited for too long, is for the soak to find.
 
 mod act;
+mod forgiven;
 mod generate;
 mod play;
 mod told;
@@ -172,30 +173,6 @@ impl Compared {
         }
     }
 
-    /// Nor can a replica, where READ ONLY transactions run, prepare one for a second phase, or go on with one
-    /// that writes (docs/limits.md). What comes behind that is another story.
-    fn forgive_read_only(&mut self, conversation: &Conversation) {
-        let Compared { direct, through } = self;
-        let refused = |answer: &str| answer.contains("C=25006");
-        let asked_for = |turn: &Turn| {
-            let turn = turn.to_string();
-            turn.contains("AND CHAIN") || turn.contains("PREPARE TRANSACTION")
-        };
-        // The first answer is the greeting.
-        let mut answers = direct.answers.iter().zip(&through.answers).skip(1);
-        let mut turns = conversation.turns.iter();
-        let here = answers.position(|(direct, through)| {
-            let asked = turns.next().is_some_and(asked_for);
-            asked && refused(through) && !refused(direct)
-        });
-        if let Some(here) = here {
-            for seen in [direct, through] {
-                seen.answers.truncate(here + 1);
-                seen.left.clear();
-            }
-        }
-    }
-
     fn difference(&self) -> Option<String> {
         let Compared { direct, through } = self;
         if direct == through {
@@ -324,7 +301,7 @@ impl Stage {
         }
         let mut compared = Compared { direct, through };
         compared.forgive();
-        compared.forgive_read_only(conversation);
+        compared.forgive_limits(conversation);
         compared
     }
 
