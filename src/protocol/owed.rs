@@ -24,6 +24,8 @@ pub enum Request {
     ParseInVain,
     Bind,
     Close,
+    /// Close of a statement under the name by which SQL knows it.
+    CloseInSql,
     /// Close of a shared statement, to make room for another.
     Evict(StatementId),
     DescribeStatement(StatementId),
@@ -279,7 +281,7 @@ impl Owed {
         let done = match (request, tag) {
             (Request::Parse(_) | Request::ParseInVain, backend::PARSE_COMPLETE)
             | (Request::Bind, backend::BIND_COMPLETE)
-            | (Request::Close | Request::Evict(_), backend::CLOSE_COMPLETE)
+            | (Request::Close | Request::CloseInSql | Request::Evict(_), backend::CLOSE_COMPLETE)
             | (
                 Request::DescribeStatement(_) | Request::DescribePortal,
                 backend::ROW_DESCRIPTION | backend::NO_DATA,

@@ -286,10 +286,7 @@ impl Session {
                     self.restore(upstream, &decision);
                 }
             }
-            What::CloseStatement => upstream
-                .server
-                .owed
-                .push_synthetic(Synthetic::CloseComplete),
+            What::CloseStatement => upstream.close_statement(frame),
             What::ClosePortal => upstream.send(frame, Request::Close),
             What::Sync => upstream.send(frame, Request::Sync),
             What::Flush => upstream.server.wire.output.extend(frame),

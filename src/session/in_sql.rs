@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::Session;
 use super::survey::Plan;
 use super::upstream::{Afterwards, Upstream};
-use crate::protocol::frame::frames;
+use crate::protocol::frame::{HEADER, Target, frames, target};
 use crate::protocol::message::{self, TransactionStatus};
-use crate::protocol::owed::{Fate, Request};
+use crate::protocol::owed::{Fate, Request, Synthetic};
 use crate::server::Server;
 
 impl Session {
@@ -152,6 +152,42 @@ impl Upstream {
         self.server.owed.push(Request::Query, Fate::Perhaps);
         self.server.unnamed = None;
         self.perhaps.push_back(name);
+    }
+
+    /// The client closes a statement, which takes nothing from a server: others may have it, and what SQL has
+    /// made goes when its name is mentioned again. In a failed transaction that could not be done any more.
+    pub fn close_statement(&mut self, frame: &[u8]) {
+        let Server {
+            status,
+            owed,
+            sql_statements: held,
+            ..
+        } = &mut *self.server;
+        let name = match frame.get(HEADER..).and_then(target) {
+            Some(Target::Statement(name)) => std::str::from_utf8(name).ok(),
+            _ => None,
+        };
+        let fails = *status == TransactionStatus::Failed;
+        match name
+            .filter(|_| fails)
+            .and_then(|name| held.remove_entry(name))
+        {
+            Some(closing) => {
+                self.closing.push_back(closing);
+                self.send(frame, Request::CloseInSql);
+                self.server.owed.push_synthetic(Synthetic::Nothing);
+            }
+            None => owed.push_synthetic(Synthetic::CloseComplete),
+        }
+    }
+
+    pub fn closed_in_sql(&mut self) {
+        self.closing.pop_front();
+    }
+
+    /// The last one that was to be closed was not.
+    pub fn not_closed_in_sql(&mut self) {
+        self.server.sql_statements.extend(self.closing.pop_back());
     }
 
     /// A PREPARE that might fail has failed: the server has no statement of that name.

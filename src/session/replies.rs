@@ -253,6 +253,7 @@ impl Session {
             Progress::Done(Request::DescribeStatement(id)) => {
                 upstream.described(id, Frame { tag, bytes: frame });
             }
+            Progress::Done(Request::CloseInSql) => upstream.closed_in_sql(),
             Progress::Done(_) => {}
             Progress::CopyIn { ignored_syncs } => upstream.sending -= ignored_syncs,
             Progress::Failed { request, unsaid } => {
@@ -315,6 +316,7 @@ impl Session {
             upstream.server.statements.void(*request);
             match request {
                 Request::Parse(0) => upstream.server.unnamed = None,
+                Request::CloseInSql => upstream.not_closed_in_sql(),
                 Request::DescribeStatement(id) => {
                     upstream.not_described(*id);
                 }

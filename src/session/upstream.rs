@@ -51,6 +51,8 @@ pub struct Upstream {
     pub completed: usize,
     /// The names of statements that it is preparing, and that it may fail to.
     pub perhaps: VecDeque<Box<str>>,
+    /// Statements that it is to close under the names by which SQL knows them, and what made them.
+    pub closing: VecDeque<(Box<str>, Arc<[u8]>)>,
     /// So many PREPAREs and DEALLOCATEs of this cycle have been answered.
     pub prepared: usize,
     /// Open portals whose statements change more than data, or copy.
@@ -178,6 +180,7 @@ impl Upstream {
             ends: VecDeque::new(),
             completed: 0,
             perhaps: VecDeque::new(),
+            closing: VecDeque::new(),
             prepared: 0,
             portals: Vec::new(),
             describing: VecDeque::new(),

@@ -46,7 +46,7 @@ fn is_of_spent_portal(turns: &[Turn], through: &str) -> bool {
     };
     let uses = |act: &Act| match act {
         Act::Execute { portal, .. } | Act::DescribePortal(portal) => Some(portal.is_empty()),
-        Act::Bind { portal, .. } if portal.is_empty() => Some(false),
+        Act::Bind { portal: "", .. } => Some(false),
         _ => None,
     };
     before.wait == Wait::Flushed

@@ -531,6 +531,28 @@ fn with_startup_values() -> Vec<Story> {
                 say("EXECUTE s"),
             ],
         ),
+        (
+            "what SQL has prepared is closed in a failed transaction too",
+            "E(S=ERROR V=ERROR C=26000 M=prepared statement \"s\" does not exist)",
+            Vec::new(),
+            vec![
+                say("PREPARE s AS SELECT $1::int * 2"),
+                say("BEGIN"),
+                say("SELECT nothing()"),
+                turn(
+                    [
+                        &in_extended("SELECT 1")[..],
+                        &[Act::CloseStatement("s"), Act::Sync],
+                    ]
+                    .concat(),
+                ),
+                turn(vec![Act::CloseStatement("s"), Act::Sync]),
+                turn(vec![Act::DescribeStatement("s"), Act::Sync]),
+                say("ROLLBACK"),
+                say("PREPARE s AS SELECT 3"),
+                say("EXECUTE s"),
+            ],
+        ),
     ]
 }
 
