@@ -197,6 +197,7 @@ impl Session {
                     upstream.server.owed.push_synthetic(Synthetic::Nothing);
                 } else if upstream.server.statements.touch(statement.id)
                     && !upstream.may_be_in_vain()
+                    && !upstream.may_have_left_portal()
                 {
                     upstream
                         .server
@@ -278,6 +279,9 @@ impl Session {
             What::DescribePortal => upstream.send(frame, Request::DescribePortal),
             What::Execute => {
                 upstream.send(frame, Request::Execute);
+                if !frame.ends_with(&[0; 4]) {
+                    upstream.limited_in = Some(upstream.sending);
+                }
                 if !upstream.portals.is_empty()
                     && let Some(decision) = upstream.portal(portal_of(frame)).cloned()
                 {
@@ -356,6 +360,12 @@ impl Upstream {
         let unanswered = self.sending > self.receiving;
         let may_fail = self.has_begun_transaction() || !self.effects.is_empty();
         unanswered && may_fail || self.server.status == TransactionStatus::Failed
+    }
+
+    /// A portal of this cycle may not have given all of its rows. What it has changed so far is to be seen behind
+    /// a Parse, which the server must be sent for that.
+    fn may_have_left_portal(&self) -> bool {
+        self.limited_in == Some(self.sending)
     }
 
     /// Parses a statement that the server may have already, under the name that has it.
@@ -507,9 +517,12 @@ const SHOW_STATEMENT: &str = "causeway_show";
 /// That of statements of our own: no shared one has it.
 pub(super) const OWN_ID: StatementId = StatementId::MAX;
 
-/// DEALLOCATE, DISCARD ALL: no rollback brings back what they drop.
-pub(super) fn deallocates(effect: &Effect) -> bool {
-    matches!(effect, Effect::DiscardAll | Effect::Deallocate(_))
+/// PREPARE, DEALLOCATE, DISCARD ALL: no rollback undoes what they do to the names of statements.
+pub(super) fn changes_names(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::DiscardAll | Effect::Deallocate(_) | Effect::Prepare(_)
+    )
 }
 
 /// The portal that a Bind or an Execute names.

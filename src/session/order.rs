@@ -3,7 +3,7 @@
 
 use super::Session;
 use super::client_statements::Mention;
-use super::dispatch::{deallocates, portal_of};
+use super::dispatch::{changes_names, portal_of};
 use super::relay::MAX_UNSENT;
 use super::survey::{Plan, What};
 use super::upstream::Upstream;
@@ -53,9 +53,9 @@ impl Session {
         })
     }
 
-    /// Whether this step runs a portal that deallocates statements: a Bind behind it does not find them, and
-    /// a Parse finds their names free.
-    pub(super) fn deallocates(
+    /// Whether this step runs a portal that changes the names of statements: a Bind or a Parse behind it finds them
+    /// free, or taken.
+    pub(super) fn changes_names(
         &self,
         plan: &Plan,
         what: &What,
@@ -66,7 +66,7 @@ impl Session {
             return false;
         }
         let portal = portal_of(frame.bytes);
-        let does = |decision: &Decision| decision.effects.iter().any(deallocates);
+        let does = |decision: &Decision| decision.effects.iter().any(changes_names);
         let mut at = 0;
         let mut bound = None;
         for step in &plan.steps {

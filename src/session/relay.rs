@@ -334,7 +334,7 @@ impl Session {
             let changes_to_come = |upstream: &Upstream| {
                 let owed = &upstream.server.owed;
                 upstream.changes_session() && !owed.is_mid_cycle()
-                    || upstream.deallocates() && owed.awaits_server()
+                    || upstream.changes_names() && owed.awaits_server()
             };
             if self.upstream.as_deref().is_some_and(changes_to_come) {
                 return Taken::Nothing;

@@ -289,7 +289,7 @@ impl Session {
                 bytes: &bytes[at..there],
             };
             let what = self.survey_frame(frame, &mut plan)?;
-            let cuts = plan.has_effects && self.deallocates(&plan, &what, frame, bytes);
+            let cuts = plan.has_effects && self.changes_names(&plan, &what, frame, bytes);
             plan.steps.push(Step {
                 size: header.size,
                 what,

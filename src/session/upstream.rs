@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::client_statements::Unnamed;
-use super::dispatch::deallocates;
+use super::dispatch::changes_names;
 use super::explained::Explained;
 use super::pins::Holdings;
 use super::restored::Added;
@@ -51,6 +51,8 @@ pub struct Upstream {
     pub completed: usize,
     /// The names of statements that it is preparing, and that it may fail to.
     pub perhaps: VecDeque<Box<str>>,
+    /// The last cycle that has run a portal for some of its rows.
+    pub limited_in: Option<u64>,
     /// Statements that it is to close under the names by which SQL knows them, and what made them.
     pub closing: VecDeque<(Box<str>, Arc<[u8]>)>,
     /// So many PREPAREs and DEALLOCATEs of this cycle have been answered.
@@ -180,6 +182,7 @@ impl Upstream {
             ends: VecDeque::new(),
             completed: 0,
             perhaps: VecDeque::new(),
+            limited_in: None,
             closing: VecDeque::new(),
             prepared: 0,
             portals: Vec::new(),
@@ -243,10 +246,10 @@ impl Upstream {
         next
     }
 
-    /// What was sent will leave less prepared.
-    pub fn deallocates(&self) -> bool {
+    /// What was sent will leave other names of statements.
+    pub fn changes_names(&self) -> bool {
         let mut decisions = self.effects.iter().map(|(_, decision)| decision);
-        decisions.any(|decision| decision.effects.iter().any(deallocates))
+        decisions.any(|decision| decision.effects.iter().any(changes_names))
     }
 
     /// The cycle that is being received discards all settings, and leaves this one at the server's

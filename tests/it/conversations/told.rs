@@ -553,6 +553,37 @@ fn with_startup_values() -> Vec<Story> {
                 say("EXECUTE s"),
             ],
         ),
+        (
+            "a name that a portal gives by PREPARE is taken behind it",
+            "C=42P05",
+            Vec::new(),
+            vec![turn(
+                [
+                    &in_extended("PREPARE s AS SELECT $1::int * 2")[..],
+                    &[
+                        parse("s", "DELETE FROM note WHERE id = 1"),
+                        bind("s", &[]),
+                        execute(),
+                        Act::Sync,
+                    ],
+                ]
+                .concat(),
+            )],
+        ),
+        (
+            "what a portal has changed that has not ended is seen behind a Parse",
+            "D(1) s",
+            Vec::new(),
+            {
+                let change = "UPDATE note SET text = text || 'u' WHERE id <> $1 RETURNING id";
+                let some = |id| [parse("t", change), bind("t", &[id]), run("", 1)];
+                let two = [&some("0")[..], &[Act::CloseStatement("t")], &some("3")].concat();
+                vec![
+                    flushed([two, vec![Act::Flush]].concat()),
+                    turn(vec![Act::Sync]),
+                ]
+            },
+        ),
     ]
 }
 
