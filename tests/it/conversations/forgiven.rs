@@ -14,7 +14,10 @@ impl Compared {
         // The first answer is the greeting.
         let turns = conversation.turns.get(..at).unwrap_or_default();
         let (said, answer) = (&direct.answers[at], &through.answers[at]);
-        if is_refused_by_replica(turns, said, answer) || is_of_spent_portal(turns, answer) {
+        if is_refused_by_replica(turns, said, answer)
+            || is_of_spent_portal(turns, answer)
+            || is_behind_discard(conversation, at)
+        {
             for seen in [direct, through] {
                 seen.answers.truncate(at);
                 seen.left.clear();
@@ -37,6 +40,19 @@ fn is_refused_by_replica(turns: &[Turn], direct: &str, through: &str) -> bool {
         && asked_for(&["AND CHAIN", "PREPARE TRANSACTION"])
         && !direct.contains(REFUSED);
     through.contains(REFUSED) && (is_in_other_words || is_beyond_it)
+}
+
+/// In the cycle of a DISCARD ALL transactions begin as the server's own settings say.
+fn is_behind_discard(conversation: &Conversation, answer: usize) -> bool {
+    let mut startup = conversation.startup.iter();
+    let turn = answer
+        .checked_sub(1)
+        .and_then(|it| conversation.turns.get(it));
+    startup.any(|(name, value)| {
+        [name, value]
+            .iter()
+            .any(|it| it.contains("default_transaction"))
+    }) && turn.is_some_and(|turn| turn.to_string().contains("DISCARD ALL"))
 }
 
 /// The unnamed portal has given all of its rows ahead of a Flush, and is used once more behind it.
