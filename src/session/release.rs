@@ -374,7 +374,10 @@ impl Session {
                     tracing::debug!(%error, "what a session has left could not be discarded");
                     server.discard();
                 }
-                Err(_) => server.discard(),
+                Err(_) => {
+                    tracing::debug!("a server takes too long to discard what a session has left");
+                    server.discard();
+                }
             }
         });
     }

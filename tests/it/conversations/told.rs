@@ -305,44 +305,44 @@ pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
         (
             "what is closed is gone within its cycle too, though SQL has named it before",
             "3 E(S=ERROR V=ERROR C=26000 M=prepared statement \"s\" does not exist)",
-            vec![
-                turn(vec![parse("s", "SELECT 7"), Act::Sync]),
-                say("BEGIN"),
-                say("INSERT INTO note VALUES (5, 'primary'); EXECUTE s"),
-                flushed(vec![Act::DescribeStatement("s"), Act::Flush]),
-                flushed(vec![
-                    Act::CloseStatement("s"),
-                    Act::Flush,
-                    bind("s", &[]),
-                    Act::Flush,
-                ]),
-                turn(vec![Act::Sync]),
-            ],
+            [
+                named_by_sql(),
+                vec![
+                    flushed(vec![
+                        Act::CloseStatement("s"),
+                        Act::Flush,
+                        bind("s", &[]),
+                        Act::Flush,
+                    ]),
+                    turn(vec![Act::Sync]),
+                ],
+            ]
+            .concat(),
         ),
         (
             "and what is parsed under its name then is what SQL finds",
             "D(8) C(SELECT 1) 3 1 2 D(9) C(SELECT 1)",
-            vec![
-                turn(vec![parse("s", "SELECT 7"), Act::Sync]),
-                say("BEGIN"),
-                say("INSERT INTO note VALUES (5, 'primary'); EXECUTE s"),
-                flushed(vec![Act::DescribeStatement("s"), Act::Flush]),
-                flushed(vec![
-                    Act::CloseStatement("s"),
-                    parse("s", "SELECT 8"),
-                    Act::Flush,
-                    parse("", "EXECUTE s"),
-                    open("p", "", &[]),
-                    run("p", 0),
-                    Act::Flush,
-                    Act::CloseStatement("s"),
-                    parse("s", "SELECT 9"),
-                    open("q", "", &[]),
-                    run("q", 0),
-                    Act::Flush,
-                ]),
-                turn(vec![Act::Sync]),
-            ],
+            [
+                named_by_sql(),
+                vec![
+                    flushed(vec![
+                        Act::CloseStatement("s"),
+                        parse("s", "SELECT 8"),
+                        Act::Flush,
+                        parse("", "EXECUTE s"),
+                        open("p", "", &[]),
+                        run("p", 0),
+                        Act::Flush,
+                        Act::CloseStatement("s"),
+                        parse("s", "SELECT 9"),
+                        open("q", "", &[]),
+                        run("q", 0),
+                        Act::Flush,
+                    ]),
+                    turn(vec![Act::Sync]),
+                ],
+            ]
+            .concat(),
         ),
         (
             "what fails takes nothing away from what has been parsed behind it",
@@ -584,6 +584,16 @@ fn with_startup_values() -> Vec<Story> {
                 ]
             },
         ),
+    ]
+}
+
+/// On the primary SQL has named what the protocol has prepared, and a cycle has begun.
+fn named_by_sql() -> Vec<Turn> {
+    vec![
+        turn(vec![parse("s", "SELECT 7"), Act::Sync]),
+        say("BEGIN"),
+        say("INSERT INTO note VALUES (5, 'primary'); EXECUTE s"),
+        flushed(vec![Act::DescribeStatement("s"), Act::Flush]),
     ]
 }
 
