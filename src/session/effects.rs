@@ -106,7 +106,9 @@ impl Session {
             let last = decision.effects.last();
             let is_about_names =
                 |effect| matches!(effect, &Effect::Prepare(_) | &Effect::Deallocate(Some(_)));
-            decision.statements as usize == done && last.is_some_and(is_about_names)
+            // Alone, or in the extended protocol, a failed one tells for itself.
+            let is_last = decision.statements > 1 && decision.statements as usize == done;
+            is_last && last.is_some_and(is_about_names)
         });
         if ends_so {
             self.note_completed(upstream, b"PREPARE\0");
