@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Session;
+use super::dispatch::changes_names;
 use super::pins::Pins;
 use super::preferences::PREFIX;
 use super::upstream::{Afterwards, TransactionEnd, Upstream};
@@ -102,17 +103,17 @@ impl Session {
         let cycle = upstream.receiving;
         let done = upstream.completed + 1;
         let mut decisions = upstream.effects.iter().filter(|(of, _)| *of == cycle);
-        let ends_so = decisions.next().is_some_and(|(_, decision)| {
-            let last = decision.effects.last();
-            let is_about_names =
-                |effect| matches!(effect, &Effect::Prepare(_) | &Effect::Deallocate(Some(_)));
+        let last = decisions.next().and_then(|(_, decision)| {
             // Alone, or in the extended protocol, a failed one tells for itself.
             let is_last = decision.statements > 1 && decision.statements as usize == done;
-            is_last && last.is_some_and(is_about_names)
+            decision.effects.last().filter(|_| is_last)
         });
-        if ends_so {
-            self.note_completed(upstream, b"PREPARE\0");
-        }
+        let tag: &[u8] = match last {
+            Some(Effect::Deallocate(None)) => b"DEALLOCATE ALL\0",
+            Some(Effect::Prepare(_) | Effect::Deallocate(Some(_))) => b"PREPARE\0",
+            _ => return,
+        };
+        self.note_completed(upstream, tag);
     }
 
     /// The start-up values are set again ahead of the next request.
@@ -224,6 +225,11 @@ pub(super) fn ends_transaction(effect: &Effect) -> bool {
             | Effect::RollbackTo(_)
             | Effect::PrepareTransaction
     )
+}
+
+/// A text that may have changed the names of statements when it fails: run again, it would find others.
+pub(super) fn may_leave_other_names(decision: &Decision) -> bool {
+    decision.statements > 1 && decision.effects.iter().any(changes_names)
 }
 
 /// A text that may have committed part of what it changed, should it fail.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Session;
 use super::account::too_many_statements;
 use super::client_statements::{Registered, Unnamed};
-use super::effects::is_torn;
+use super::effects::{is_torn, may_leave_other_names};
 use super::in_sql::{Mentioned, Wanted};
 use super::order::goes_no_further;
 use super::portals::leaves_portal;
@@ -314,8 +314,10 @@ impl Session {
                 let classified = classifier.classify_in(self.names.scope(), text);
                 self.account(&classified, classified.decision.class, plan);
                 self.statements.drop_unnamed();
-                // Should it fail, the session is pinned: that can be done on the primary only.
-                if is_torn(&classified.decision) {
+                // Should it fail, the session is pinned: that can be done on the primary only. Nor can all of
+                // it be run again elsewhere.
+                let decision = &classified.decision;
+                if is_torn(decision) || may_leave_other_names(decision) {
                     plan.class = plan.class.max(Class::PrimaryRead);
                 }
                 Ok(What::Query(classified.decision))

@@ -532,6 +532,44 @@ fn with_startup_values() -> Vec<Story> {
             ],
         ),
         (
+            "what the last of them has taken back with all others stays gone",
+            "C(INSERT 0 1) E(S=ERROR V=ERROR C=23503",
+            Vec::new(),
+            vec![
+                turn(vec![
+                    parse("s", "SELECT 7"),
+                    parse("t", "SELECT 8"),
+                    Act::Sync,
+                ]),
+                turn(vec![
+                    bind("s", &[]),
+                    execute(),
+                    bind("t", &[]),
+                    execute(),
+                    Act::Sync,
+                ]),
+                say("INSERT INTO child VALUES (1); DEALLOCATE ALL"),
+                turn(vec![
+                    parse("s", "SELECT 7"),
+                    bind("s", &[]),
+                    execute(),
+                    Act::Sync,
+                ]),
+                turn(vec![bind("t", &[]), execute(), Act::Sync]),
+            ],
+        ),
+        (
+            "what a text has taken back is gone whatever a replica says behind it",
+            "C(DEALLOCATE) E(S=ERROR V=ERROR C=42P01",
+            Vec::new(),
+            vec![
+                say("PREPARE s AS SELECT 1"),
+                say("DEALLOCATE s; SELECT * FROM nowhere"),
+                say("PREPARE s AS SELECT 2; SELECT * FROM nowhere"),
+                say("EXECUTE s"),
+            ],
+        ),
+        (
             "what SQL has prepared is closed in a failed transaction too",
             "E(S=ERROR V=ERROR C=26000 M=prepared statement \"s\" does not exist)",
             Vec::new(),
