@@ -147,6 +147,11 @@ impl Compared {
         };
         let pairs = self.direct.answers.iter_mut().zip(&self.through.answers);
         for (direct, through) in pairs {
+            // A cancel hits a COPY at whatever line it has come to.
+            let cancelled = without_line_of_cancel(direct);
+            if cancelled.is_some() && cancelled == without_line_of_cancel(through) {
+                *direct = through.clone();
+            }
             // The same statement under two names: which of them an error is about is not kept.
             if direct.contains("C=08P01") || direct.contains("C=42P05") {
                 let unnamed = |answer: &str| answer.replace("\"s\"", "\"t\"");
@@ -196,6 +201,14 @@ impl Compared {
         }
         Some(text)
     }
+}
+
+/// An answer without the place in its data where a COPY was cancelled.
+fn without_line_of_cancel(answer: &str) -> Option<String> {
+    let (before, error) =
+        answer.split_once("C=57014 M=canceling statement due to user request W=COPY ")?;
+    let (_, behind) = error.split_once(") Z(")?;
+    Some([before, behind].concat())
 }
 
 /// The answers of an answer's cycles in a failed transaction; of others what stands between those.

@@ -14,7 +14,9 @@ impl Compared {
         // The first answer is the greeting.
         let turns = conversation.turns.get(..at).unwrap_or_default();
         let (said, answer) = (&direct.answers[at], &through.answers[at]);
+        let transaction = turns.get(begun_behind(&direct.answers[..at])..);
         if is_refused_by_replica(turns, said, answer)
+            || is_beyond_a_replica(transaction.unwrap_or_default(), answer)
             || is_of_spent_portal(turns, answer)
             || is_behind_discard(conversation, at)
         {
@@ -40,6 +42,28 @@ fn is_refused_by_replica(turns: &[Turn], direct: &str, through: &str) -> bool {
         && asked_for(&["AND CHAIN", "PREPARE TRANSACTION"])
         && !direct.contains(REFUSED);
     through.contains(REFUSED) && (is_in_other_words || is_beyond_it)
+}
+
+/// Nor does it do there what PostgreSQL lets such a transaction do, and a replica not.
+fn is_beyond_a_replica(transaction: &[Turn], through: &str) -> bool {
+    let is_read_only = |turn: &Turn| turn.to_string().contains("BEGIN READ ONLY");
+    let refused = [
+        "C=25001 M=causeway: what pins a session cannot be done in a READ ONLY transaction",
+        " during recovery",
+        " while recovery is in progress",
+    ];
+    let is_refused = refused.iter().any(|words| through.contains(words));
+    is_refused && transaction.iter().any(is_read_only)
+}
+
+/// The place of the turn among all at which a transaction may have begun that is still open behind these
+/// answers, of which the first is the greeting.
+fn begun_behind(answers: &[String]) -> usize {
+    let is_idle = |answer: &String| {
+        let status = answer.rfind(" Z(").map(|at| &answer[at..]);
+        status.is_some_and(|status| status.starts_with(" Z(I)"))
+    };
+    answers.iter().rposition(is_idle).unwrap_or(0)
 }
 
 /// In the cycle of a DISCARD ALL transactions begin as the server's own settings say.
