@@ -20,20 +20,40 @@ const WRITES_EACH: usize = 400;
 const ROUNDS: usize = 31;
 const TARGET_PERCENT: f64 = 8.0;
 
-/// The least that a write can be, and one of everyday size.
-const KINDS: [(&str, &str); 2] = [
-    (
-        "one row updated by its key",
-        "UPDATE register SET value = value + 1 WHERE id = $1",
-    ),
-    (
-        "an order of two lines, with two indexes each",
-        "WITH ordered AS (INSERT INTO orders (customer) VALUES ($1) RETURNING id), \
-         lines AS (INSERT INTO lines (order_id, item) \
-             SELECT id, item FROM ordered, (VALUES (1), (2)) AS items (item)) \
-         UPDATE register SET value = value + 1 WHERE id = $1",
-    ),
+/// What is written, and how: the least that a write can be, one of everyday size, and what pgbench calls
+/// its simple update, in a transaction of its own.
+const KINDS: [Kind; 3] = [
+    Kind {
+        name: "one row updated by its key",
+        statements: &["UPDATE register SET value = value + 1 WHERE id = $1"],
+    },
+    Kind {
+        name: "an order of two lines, with two indexes each",
+        statements: &[
+            "WITH ordered AS (INSERT INTO orders (customer) VALUES ($1) RETURNING id), \
+             lines AS (INSERT INTO lines (order_id, item) \
+                 SELECT id, item FROM ordered, (VALUES (1), (2)) AS items (item)) \
+             UPDATE register SET value = value + 1 WHERE id = $1",
+        ],
+    },
+    Kind {
+        name: "BEGIN, a row updated and read, one inserted, COMMIT",
+        statements: &[
+            "UPDATE register SET value = value + 1 WHERE id = $1",
+            "SELECT value FROM register WHERE id = $1",
+            "INSERT INTO orders (customer) VALUES ($1)",
+        ],
+    },
 ];
+
+/// Several statements are a transaction.
+struct Kind {
+    name: &'static str,
+    statements: &'static [&'static str],
+}
+
+/// A client with the statements that it has prepared.
+type Writer = (Client, Vec<Statement>);
 
 pub async fn run() -> Result<()> {
     let lab = Lab::builder()
@@ -60,11 +80,11 @@ pub async fn run() -> Result<()> {
     let with = Proxy::start(&["--primary", &primary, "--replica", &replica]).await?;
     let without = Proxy::start(&["--primary", &primary]).await?;
     let admin = lab.node("us-east").connect(SUPERUSER, APP_DATABASE).await?;
-    for (name, statement) in KINDS {
+    for Kind { name, statements } in KINDS {
         let reported = "SET causeway.report = on";
-        let plain = writers(&without, "", statement).await?;
-        let captured = writers(&with, reported, statement).await?;
-        let habitual = writers(&with, "", statement).await?;
+        let plain = writers(&without, "", statements).await?;
+        let captured = writers(&with, reported, statements).await?;
+        let habitual = writers(&with, "", statements).await?;
         let all = [&plain, &captured, &habitual];
         for writers in all {
             microseconds_a_write(&lab, &admin, writers).await?;
@@ -103,27 +123,19 @@ fn tell(name: &str, spent: &[f64], plain: &[f64]) {
     );
 }
 
-async fn writers(
-    proxy: &Proxy,
-    settings: &str,
-    statement: &str,
-) -> Result<Vec<(Client, Statement)>> {
+async fn writers(proxy: &Proxy, settings: &str, statements: &[&str]) -> Result<Vec<Writer>> {
     let mut writers = Vec::new();
     for _ in 0..CLIENTS {
         let client = proxy.client().await?;
         client.batch_execute(settings).await?;
-        let statement = client.prepare(statement).await?;
-        writers.push((client, statement));
+        let prepared = try_join_all(statements.iter().map(|sql| client.prepare(sql))).await?;
+        writers.push((client, prepared));
     }
     Ok(writers)
 }
 
 /// Of all processes of the primary: servers, but also the WAL writer and the one that sends the log.
-async fn microseconds_a_write(
-    lab: &Lab,
-    admin: &Client,
-    writers: &[(Client, Statement)],
-) -> Result<f64> {
+async fn microseconds_a_write(lab: &Lab, admin: &Client, writers: &[Writer]) -> Result<f64> {
     // Whatever the last round has left behind is written before this one begins.
     admin.batch_execute("CHECKPOINT").await?;
     // Servers that have to be opened first are in no round.
@@ -141,13 +153,22 @@ async fn microseconds_a_write(
     Ok(spent.as_secs_f64() * 1e6 / (writers.len() * WRITES_EACH) as f64)
 }
 
-async fn write(writers: &[(Client, Statement)], times: usize) -> Result<()> {
+async fn write(writers: &[Writer], times: usize) -> Result<()> {
     let writing = writers
         .iter()
         .enumerate()
-        .map(|(id, (client, statement))| async move {
+        .map(|(id, (client, statements))| async move {
+            let in_transaction = statements.len() > 1;
             for _ in 0..times {
-                client.execute(statement, &[&(id as i32)]).await?;
+                if in_transaction {
+                    client.batch_execute("BEGIN").await?;
+                }
+                for statement in statements {
+                    client.execute(statement, &[&(id as i32)]).await?;
+                }
+                if in_transaction {
+                    client.batch_execute("COMMIT").await?;
+                }
             }
             anyhow::Ok(())
         });

@@ -57,10 +57,19 @@ pub enum Fate {
     Perhaps,
     /// It holds the position behind the client's transaction.
     Capture,
+    /// As capture; with it the client's COMMIT ends, and the client gets that end.
+    CaptureOfCommit,
     /// It tells what the replica has shown.
     Sight,
     /// It tells what the server holds for its session.
     Holdings,
+}
+
+impl Fate {
+    /// It holds a position.
+    pub fn captures(self) -> bool {
+        matches!(self, Fate::Capture | Fate::CaptureOfCommit)
+    }
 }
 
 /// A reply that Causeway gives itself, in its turn: that a prepared statement of the client's has
@@ -178,7 +187,9 @@ impl Owed {
     /// The client still waits for a reply; what is ours alone does not count.
     pub fn is_client_waiting(&self) -> bool {
         self.entries.iter().any(|entry| match entry {
-            Entry::Reply(_, fate) => matches!(fate, Fate::Forward | Fate::Settings),
+            Entry::Reply(_, fate) => {
+                matches!(fate, Fate::Forward | Fate::Settings | Fate::CaptureOfCommit)
+            }
             Entry::Synthetic(_) => true,
         })
     }
@@ -228,6 +239,18 @@ impl Owed {
         match self.entries.front() {
             Some(Entry::Reply(_, fate)) => *fate,
             Some(Entry::Synthetic(_)) | None => Fate::Forward,
+        }
+    }
+
+    /// If a COMMIT has failed, and the capture that was to end its cycle is skipped with it: a Sync
+    /// takes its place, which is to be sent.
+    pub fn skips_capture(&mut self) -> bool {
+        match self.entries.front_mut() {
+            Some(capture @ Entry::Reply(_, Fate::CaptureOfCommit)) => {
+                *capture = Entry::Reply(Request::Sync, Fate::Forward);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -470,6 +493,24 @@ mod tests {
             let last = tags.last().copied().unwrap();
             assert_eq!(play(requests, tags), Err(OutOfStep(last)), "{requests:?}");
         }
+    }
+
+    #[test]
+    fn a_commit_that_fails_takes_its_capture_with_it() {
+        let mut owed = Owed::default();
+        owed.push(Request::Bind, Fate::Swallow);
+        owed.push(Request::Execute, Fate::Forward);
+        owed.push(Request::FunctionCall, Fate::CaptureOfCommit);
+        assert!(!owed.skips_capture());
+        owed.receive(b'2', |_| {}).unwrap();
+        owed.receive(b'E', |_| {}).unwrap();
+        // The FunctionCall is answered with nothing.
+        assert!(owed.skips_capture() && owed.is_client_waiting());
+        assert!(!owed.skips_capture());
+        let ended = owed.receive(b'Z', |_| {}).unwrap();
+        assert_eq!(ended.progress, Progress::Ready(Request::Sync));
+        assert_eq!(ended.fate, Fate::Forward);
+        assert!(owed.is_at_rest());
     }
 
     #[test]

@@ -385,7 +385,13 @@ pub const HELD_SQL_STATEMENTS: usize = 100;
 /// What the names of shared prepared statements begin with.
 pub const STATEMENT_PREFIX: &str = "causeway_";
 
+/// The COMMIT that Causeway prepares for itself. No statement of a client's has this number.
+pub const PREPARED_COMMIT: StatementId = StatementId::MAX - 1;
+
 /// The name under which a shared prepared statement is known on servers.
 pub fn statement_name(id: StatementId) -> String {
-    format!("{STATEMENT_PREFIX}{id}")
+    match id {
+        PREPARED_COMMIT => format!("{STATEMENT_PREFIX}commit"),
+        id => format!("{STATEMENT_PREFIX}{id}"),
+    }
 }

@@ -33,6 +33,7 @@ impl Session {
         let begins = matches!(self.local, LocalTransaction::Deferred(_));
         let captures_sight = !captures && self.captures_sight(&plan, &upstream, begins);
         let asks_for_sight = self.asks_for_sight(&plan, &upstream, begins);
+        let commits = captures && self.is_lone_commit(&plan, &upstream);
         upstream.is_sighted = false;
         match upstream.server.owed.is_mid_cycle() {
             true => self.send_mentioned(&mut upstream, &plan),
@@ -44,7 +45,10 @@ impl Session {
         for step in &plan.steps {
             let there = input.len().min(at + step.size);
             let frame = &input.bytes()[at..there];
-            self.send_step(&mut upstream, step, frame);
+            match commits {
+                true => self.send_step_of_commit(&mut upstream, step, frame),
+                false => self.send_step(&mut upstream, step, frame),
+            }
             at = there;
         }
         self.client.input = input;
@@ -55,7 +59,7 @@ impl Session {
         if plan.ending == Ending::Cut {
             upstream.send_flush();
         }
-        if captures {
+        if captures && !commits {
             upstream.send_capture();
         } else if captures_sight {
             upstream.send_sight_capture();
@@ -123,19 +127,6 @@ impl Session {
         plan.is_whole_cycle() && will_be_idle && !copies && self.captures(upstream)
     }
 
-    /// What the session has done on this server is over: true if its position is to be captured.
-    pub(super) fn captures(&mut self, upstream: &mut Upstream) -> bool {
-        if upstream.footprint != Footprint::Deep || !self.wants_positions() {
-            return false;
-        }
-        if !self.habit.reads_back() && !self.ties_others() {
-            upstream.footprint = Footprint::Unasked;
-            return false;
-        }
-        self.habit.captures();
-        true
-    }
-
     /// Sends ahead of a cycle the settings in which the server differs, and a BEGIN that is owed.
     ///
     /// The settings go in a transaction of their own: if one of them fails, the server is left in
@@ -172,14 +163,8 @@ impl Session {
         upstream.send_ahead(sql.as_bytes());
     }
 
-    /// A position is worth knowing: there are others to read from than the primary, or the client
-    /// carries it to where there are.
-    pub(super) fn wants_positions(&self) -> bool {
-        self.ties_others() || self.services.feed.topology().replicas().next().is_some()
-    }
-
     /// Sends one message, `frame`, as the server must have it.
-    fn send_step(&mut self, upstream: &mut Upstream, step: &Step, frame: &[u8]) {
+    pub(super) fn send_step(&mut self, upstream: &mut Upstream, step: &Step, frame: &[u8]) {
         match &step.what {
             What::Query(decision) => self.send_query(upstream, decision, frame),
             What::FunctionCall => {
@@ -327,7 +312,7 @@ impl Session {
 
 impl Upstream {
     /// A statement is on its way: what it changes counts when its cycle has ended well.
-    fn anticipate(&mut self, decision: &Arc<Decision>) {
+    pub(super) fn anticipate(&mut self, decision: &Arc<Decision>) {
         let changes_session = !decision.effects.is_empty() || decision.is_ddl;
         self.ends_pins |= changes_session;
         if changes_session || decision.code == Code::Remakes {
@@ -377,7 +362,7 @@ impl Upstream {
             let close = Request::Evict(statement.id);
             self.server.owed.push(close, Fate::Swallow);
         }
-        self.send_parse(statement, fate);
+        self.send_parse(statement.id, &statement.name, &statement.definition, fate);
     }
 
     /// The client has no such statement. The server's unnamed one, if it has any, may be another
@@ -414,15 +399,21 @@ impl Upstream {
         self.server.unnamed = None;
     }
 
-    fn send_parse(&mut self, statement: &Statement, fate: Fate) {
+    pub(super) fn send_parse(
+        &mut self,
+        id: StatementId,
+        name: &str,
+        definition: &[u8],
+        fate: Fate,
+    ) {
         let mut out = Vec::new();
-        message::put_parse(&mut out, statement.name.as_bytes(), &statement.definition);
+        message::put_parse(&mut out, name.as_bytes(), definition);
         self.server.wire.output.extend(&out);
-        self.server.owed.push(Request::Parse(statement.id), fate);
+        self.server.owed.push(Request::Parse(id), fate);
         if fate == Fate::Forward {
             self.server.owed.push_synthetic(Synthetic::Nothing);
         }
-        if let Some(oldest) = self.server.statements.insert(statement.id) {
+        if let Some(oldest) = self.server.statements.insert(id) {
             let mut out = Vec::new();
             message::put_close_statement(&mut out, &statement_name(oldest));
             self.server.wire.output.extend(&out);
@@ -441,7 +432,12 @@ impl Upstream {
     /// Gives the server a statement that the client has prepared, unless it has it.
     fn ensure(&mut self, statement: &Statement) {
         if !self.server.statements.touch(statement.id) {
-            self.send_parse(statement, Fate::Swallow);
+            self.send_parse(
+                statement.id,
+                &statement.name,
+                &statement.definition,
+                Fate::Swallow,
+            );
         }
     }
 
@@ -483,19 +479,6 @@ impl Upstream {
         let mut out = Vec::new();
         message::put_flush(&mut out);
         self.server.wire.output.extend(&out);
-    }
-
-    /// Asks for the position behind everything that has been sent.
-    pub fn send_capture(&mut self) {
-        self.send_sight_capture();
-        self.footprint = Footprint::Capturing;
-    }
-
-    /// Asks for a position that covers what has been seen, in a transaction that stays open: what it has
-    /// written is still to be captured.
-    fn send_sight_capture(&mut self) {
-        self.server.wire.output.extend(&message::CAPTURE);
-        self.server.owed.push(Request::FunctionCall, Fate::Capture);
     }
 }
 

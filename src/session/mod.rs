@@ -10,7 +10,9 @@ mod answer;
 mod attach;
 mod audit;
 pub mod cancels;
+mod capture;
 mod client_statements;
+
 mod dispatch;
 mod effects;
 mod explained;

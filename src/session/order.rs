@@ -11,7 +11,7 @@ use crate::protocol::frame::{
     Frame, Header, Target, bind_parts, cstring, frames, frontend, target,
 };
 use crate::protocol::message::TransactionStatus;
-use crate::protocol::owed::Owed;
+use crate::protocol::owed::{Fate, Owed};
 use crate::routing::Role;
 use crate::sql::{Class, Decision};
 
@@ -145,6 +145,10 @@ pub(super) fn may_go_now(upstream: Option<&Upstream>, is_kept: bool, plan: &Plan
     }
     if upstream.is_at_rest() {
         return true;
+    }
+    // Should the COMMIT fail, the server would skip what was sent behind it.
+    if upstream.server.owed.owes(Fate::CaptureOfCommit) {
+        return false;
     }
     if plan.refusal.is_some() || upstream.refused.is_some() {
         return false;

@@ -107,9 +107,12 @@ impl Session {
 
     /// Decides what the loss of a server means for the client.
     pub(super) fn server_failed(&mut self, failure: Failure) -> Result<(), End> {
-        let Some(upstream) = self.upstream.take() else {
+        let Some(mut upstream) = self.upstream.take() else {
             return Ok(());
         };
+        if upstream.has_told_commit() {
+            self.end_told_commit(&mut upstream);
+        }
         self.give_up_position();
         let may_run_again = self.held_from.is_some() || upstream.refused.is_some();
         match failure {

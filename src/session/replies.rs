@@ -15,7 +15,7 @@ use crate::protocol::error::{SqlState, spliced, summary};
 use crate::protocol::frame::{Frame, HEADER, Header, backend, single_value};
 use crate::protocol::message::{TransactionStatus, captured_lsn, shows_result};
 use crate::protocol::owed::{Fate, OutOfStep, Progress, Request};
-use crate::routing::{Guarantee, Lsn, Role};
+use crate::routing::{Lsn, Role};
 use crate::server::STATEMENT_PREFIX;
 
 /// How far a chunk of replies has been read.
@@ -209,6 +209,7 @@ impl Session {
                     | Fate::Settings
                     | Fate::Perhaps
                     | Fate::Capture
+                    | Fate::CaptureOfCommit
                     | Fate::Sight
                     | Fate::Holdings => Verdict::Drop,
                 });
@@ -240,7 +241,7 @@ impl Session {
         }
         match received.progress {
             Progress::Within => {
-                if tag == backend::FUNCTION_CALL_RESPONSE && received.fate == Fate::Capture {
+                if tag == backend::FUNCTION_CALL_RESPONSE && received.fate.captures() {
                     upstream.captured = captured_lsn(body).map(Lsn);
                 }
                 if tag == backend::DATA_ROW && received.fate == Fate::Holdings {
@@ -268,7 +269,8 @@ impl Session {
                 }
             }
         }
-        if received.fate != Fate::Forward {
+        let ends_commit = received.fate == Fate::CaptureOfCommit && tag == backend::READY_FOR_QUERY;
+        if received.fate != Fate::Forward && !ends_commit {
             return Ok(Verdict::Drop);
         }
         if tag == backend::COMMAND_COMPLETE
@@ -353,7 +355,7 @@ impl Session {
                 return Err(Failure::Lost(std::io::ErrorKind::ConnectionAborted.into()));
             }
             Fate::Settings => return Err(Failure::Settings(frame.to_vec())),
-            Fate::Capture => {
+            Fate::Capture | Fate::CaptureOfCommit => {
                 upstream.footprint = Footprint::Unknown;
                 return Ok(Verdict::Drop);
             }
@@ -366,7 +368,7 @@ impl Session {
             Fate::Holdings | Fate::Sight => return Ok(Verdict::Drop),
             // It was made void by an error that has been dealt with.
             Fate::Swallow if upstream.refused.is_some() => return Ok(Verdict::Drop),
-            Fate::Forward | Fate::Swallow => {}
+            Fate::Forward | Fate::Swallow => upstream.end_failed_commit(),
         }
         if self.held_from.is_some()
             && upstream.role == Role::Replica
@@ -430,6 +432,10 @@ impl Session {
         match fate {
             Fate::Forward => self.cycle_ended(upstream, status),
             Fate::Capture => self.captured(upstream, status),
+            Fate::CaptureOfCommit => {
+                self.cycle_ended(upstream, status);
+                self.captured(upstream, status);
+            }
             Fate::Perhaps => {
                 upstream.perhaps.pop_front();
             }
@@ -440,45 +446,7 @@ impl Session {
         Ok(())
     }
 
-    /// The floor rises to the captured position, unless the transaction turned out to be open: then
-    /// the position precedes the commit.
-    fn captured(&mut self, upstream: &mut Upstream, status: TransactionStatus) {
-        let topology = self.services.feed.topology();
-        match upstream.captured.take() {
-            Some(lsn) if status == TransactionStatus::Idle => {
-                let guarantees = self.services.options.guarantees;
-                let lsn = match guarantees.hold(Guarantee::PageBoundaries) {
-                    true => lsn.normalised(topology.geometry),
-                    false => lsn,
-                };
-                if guarantees.hold(Guarantee::Captures) {
-                    let now = Instant::now();
-                    self.floor.capture(lsn, upstream.timeline, &topology, now);
-                }
-                let covered = !upstream.server.owed.owes(Fate::Capture);
-                if upstream.footprint == Footprint::Capturing && covered {
-                    upstream.footprint = Footprint::None;
-                }
-            }
-            // It covers what has been seen; what was written has its capture behind the commit.
-            Some(lsn)
-                if status == TransactionStatus::Transaction
-                    && upstream.footprint == Footprint::Deep =>
-            {
-                let lsn = lsn.normalised(topology.geometry);
-                self.floor
-                    .capture(lsn, upstream.timeline, &topology, Instant::now());
-            }
-            _ => {
-                upstream.footprint = Footprint::Unknown;
-                self.floor.raise_to_primary_after(Instant::now());
-            }
-        }
-        drop(topology);
-        self.share_floor();
-    }
-
-    fn cycle_ended(&mut self, upstream: &mut Upstream, status: TransactionStatus) {
+    pub(super) fn cycle_ended(&mut self, upstream: &mut Upstream, status: TransactionStatus) {
         let cycle = upstream.receiving;
         for tracked in [&mut self.settings, &mut self.wishes, &mut upstream.applied] {
             tracked.cycle_begins();

@@ -52,7 +52,7 @@ impl Session {
                 }
                 false
             }
-            Fate::Forward if self.ties_others() => {
+            Fate::Forward | Fate::CaptureOfCommit if self.ties_others() => {
                 if self.position_follows(upstream, status) {
                     self.held_ready = Some(HeldReady::ForPosition(status));
                 } else {
@@ -61,9 +61,12 @@ impl Session {
                 }
                 true
             }
-            Fate::Forward | Fate::Swallow | Fate::Settings | Fate::Perhaps | Fate::Holdings => {
-                false
-            }
+            Fate::Forward
+            | Fate::CaptureOfCommit
+            | Fate::Swallow
+            | Fate::Settings
+            | Fate::Perhaps
+            | Fate::Holdings => false,
         }
     }
 

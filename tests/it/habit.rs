@@ -17,7 +17,7 @@ const COUNT: &str = "SELECT count(*) FROM t";
 
 /// A Causeway in `region`, a table that the replica has, and a log of the primary that tells of function
 /// calls.
-async fn talkative(region: &str) -> Front {
+pub async fn talkative(region: &str) -> Front {
     let lab = Lab::builder()
         .quick()
         .primary("us-east")
@@ -50,7 +50,7 @@ async fn read(client: &Client, expected: usize) {
 }
 
 /// So often the primary has been asked behind a request.
-fn captures(front: &Front) -> usize {
+pub fn captures(front: &Front) -> usize {
     let log = front.primary().log().unwrap();
     log.matches("fastpath function call: \"pg_current_wal_insert_lsn\"")
         .count()

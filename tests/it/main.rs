@@ -8,6 +8,7 @@ mod cancel;
 mod catalogue;
 mod check;
 mod cli;
+mod commits;
 mod consistency;
 mod conversations;
 mod demo;

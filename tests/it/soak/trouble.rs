@@ -230,17 +230,20 @@ async fn synchronous_standby_down(world: &World, checks: u64) {
 
 /// Replay does not wait for reads, and there is something to conflict with all the time.
 async fn recovery_conflicts(world: &World, checks: u64) {
-    const CONFLICTS: &str = "SELECT (confl_lock + confl_snapshot + confl_bufferpin)::text \
-        FROM pg_stat_database_conflicts WHERE datname = current_database()";
+    let count = format!(
+        "SELECT (confl_lock + confl_snapshot + confl_bufferpin)::text \
+         FROM pg_stat_database_conflicts WHERE datname = '{APP_DATABASE}'"
+    );
     let mut replicas = Vec::new();
     for name in REPLICAS {
         let node = world.lab.node(name);
         set(&admin(node).await, "max_standby_streaming_delay", Some("0")).await;
-        let client = node.connect(SUPERUSER, APP_DATABASE).await.unwrap();
+        // In another database no conflict ends it.
+        let client = node.connect(SUPERUSER, "postgres").await.unwrap();
         replicas.push((client, 0_u64));
     }
     for (client, before) in &mut replicas {
-        *before = text(client, CONFLICTS).await.parse().unwrap();
+        *before = text(client, &count).await.parse().unwrap();
     }
     let writer = reader(world.primary()).await;
     let vacuum = async {
@@ -254,7 +257,7 @@ async fn recovery_conflicts(world: &World, checks: u64) {
         until("replay ends reads", async || {
             let mut all = 0;
             for (client, before) in &replicas {
-                let now: u64 = text(client, CONFLICTS).await.parse().unwrap();
+                let now: u64 = text(client, &count).await.parse().unwrap();
                 all += now - before;
             }
             all >= 3
