@@ -3,6 +3,7 @@
 
 use super::Session;
 use super::client_statements::MOST_STATEMENTS;
+use super::in_sql::Wanted;
 use super::preferences::{self, PREFIX};
 use super::profiles::Wants;
 use super::statements::{Standing, Statement};
@@ -92,14 +93,15 @@ impl Session {
             plan.has_effects = true;
             plan.changes_session |= changes_session(effect);
             if let Some(name) = mentioned(effect) {
-                let wanted = self.wanted(name);
-                plan.mention(
-                    name,
-                    match effect {
-                        Effect::Execute(_) => wanted,
-                        _ => wanted.by_name_alone(),
-                    },
-                );
+                match (effect, self.wanted(name)) {
+                    (Effect::Execute(_), Wanted::Parsed(definition))
+                        if self.statements.is_parsed_here(name.as_bytes()) =>
+                    {
+                        plan.prepare_here(name, definition);
+                    }
+                    (Effect::Execute(_), wanted) => plan.mention(name, wanted),
+                    (_, wanted) => plan.mention(name, wanted.by_name_alone()),
+                }
             }
             self.account_effect(effect, plan);
             match effect {

@@ -296,6 +296,19 @@ impl ClientStatements {
         self.changes.len()
     }
 
+    /// The statement of this name is one that the run being surveyed parses itself.
+    pub fn is_parsed_here(&self, name: &[u8]) -> bool {
+        let mut own = self.changes.iter().filter(|change| change.cycle.is_none());
+        own.any(|change| match &change.what {
+            Changed::Named {
+                name: changed,
+                made: made @ Some(_),
+                ..
+            } => **changed == *name && self.named.get(name).map(|it| it.id) == *made,
+            _ => false,
+        })
+    }
+
     /// The last so many changes go to a server, in this cycle.
     pub fn sent(&mut self, count: usize, cycle: u64) {
         for change in self.changes.iter_mut().rev().take(count) {

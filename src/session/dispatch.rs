@@ -207,6 +207,7 @@ impl Session {
                 }
             }
             What::ParseTakenInSql => upstream.send(frame, Request::ParseInVain),
+            What::PrepareInSql(name, definition) => upstream.prepare_here(name, definition),
             What::BindUnnamed(unnamed) => {
                 self.note_plan(upstream, &unnamed.classified.decision);
                 upstream.ensure_unnamed(unnamed);

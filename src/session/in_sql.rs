@@ -144,6 +144,13 @@ impl Upstream {
         self.afterwards = Afterwards::Discard;
     }
 
+    /// Has the server hold what the client has parsed just ahead of this, in the same cycle.
+    pub fn prepare_here(&mut self, name: &str, definition: &Arc<[u8]>) {
+        if self.server.sql_statements.get(name) != Some(definition) {
+            self.prepare_within_cycle(name, Some(definition));
+        }
+    }
+
     /// Sends a PREPARE that may fail: what it names may be gone, or be another role's.
     fn prepare_perhaps(&mut self, name: Box<str>, prepare: &[u8]) {
         let mut out = Vec::new();

@@ -92,6 +92,12 @@ impl Plan {
         mentioned.run.push((name.into(), wanted));
     }
 
+    /// What SQL names comes of a Parse of this run, and is prepared behind that.
+    pub(super) fn prepare_here(&mut self, name: &str, definition: Arc<[u8]>) {
+        let what = What::PrepareInSql(name.into(), definition);
+        self.steps.push(Step { size: 0, what });
+    }
+
     /// What comes later in the cycle, or code that it runs, may name whatever SQL has prepared.
     pub fn may_mention_any(&self) -> bool {
         self.runs_code || !self.is_whole_cycle()
@@ -163,7 +169,7 @@ pub enum Ending {
 /// One message of a run.
 #[derive(Debug)]
 pub struct Step {
-    /// Header and body, in bytes; more than there is where the message is to be streamed.
+    /// Header and body, in bytes; more than there is where the message is to be streamed. None where it is ours.
     pub size: usize,
     pub what: What,
 }
@@ -180,6 +186,8 @@ pub enum What {
     ParseTaken(Arc<Statement>),
     /// SQL has prepared another statement of the name: the server that has that one refuses.
     ParseTakenInSql,
+    /// No message of the client's: what a Parse has made, under the client's own name.
+    PrepareInSql(Box<str>, Arc<[u8]>),
     BindUnnamed(Arc<Unnamed>),
     BindNamed(Arc<Statement>),
     /// To what SQL has prepared.

@@ -385,6 +385,7 @@ type Story = (
 
 /// What clients said who had said something in their start-up packet.
 fn with_startup_values() -> Vec<Story> {
+    let one = "SELECT $1::int + 1";
     let startup = vec![
         ("options", "-c work_mem=2MB --search_path=side,Public"),
         ("DateStyle", "German"),
@@ -567,6 +568,32 @@ fn with_startup_values() -> Vec<Story> {
                 say("DEALLOCATE s; SELECT * FROM nowhere"),
                 say("PREPARE s AS SELECT 2; SELECT * FROM nowhere"),
                 say("EXECUTE s"),
+            ],
+        ),
+        (
+            "what a cycle parses and names in SQL has its error in its place",
+            "3 E(S=ERROR V=ERROR C=42601",
+            Vec::new(),
+            vec![
+                flushed(vec![
+                    Act::CloseStatement("t"),
+                    parse("s", "SELECT 'x"),
+                    parse("t", "EXECUTE s(3)"),
+                    Act::Flush,
+                ]),
+                turn(vec![Act::Sync]),
+                turn(vec![
+                    parse("s", one),
+                    parse("t", "EXECUTE s(3)"),
+                    bind("t", &[]),
+                    execute(),
+                    Act::CloseStatement("s"),
+                    parse("s", NOTES),
+                    bind("t", &[]),
+                    execute(),
+                    Act::Sync,
+                ]),
+                turn(vec![bind("s", &["2"]), execute(), Act::Sync]),
             ],
         ),
         (
