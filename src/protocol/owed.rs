@@ -153,14 +153,13 @@ impl Owed {
         self.parses > 0
     }
 
-    /// A cycle that has been sent whole parses this statement, and is not answered so far.
-    pub fn is_parsed_earlier(&self, id: StatementId) -> bool {
+    /// A cycle that has been sent whole parses this statement, or closes it, and is not answered so far.
+    pub fn is_changed_earlier(&self, id: StatementId) -> bool {
         let ends_cycle =
             |entry: &Entry| matches!(entry, Entry::Reply(request, _) if request.ends_cycle());
-        let parses =
-            |entry: &Entry| matches!(entry, Entry::Reply(Request::Parse(of), _) if *of == id);
+        let changes = |entry: &Entry| matches!(entry, Entry::Reply(Request::Parse(of) | Request::Evict(of), _) if *of == id);
         let sent = self.entries.iter().rposition(ends_cycle).unwrap_or(0);
-        self.entries.range(..sent).any(parses)
+        self.entries.range(..sent).any(changes)
     }
 
     /// Every reply has come, and no cycle is open.

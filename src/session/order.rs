@@ -96,10 +96,10 @@ impl Plan {
                 What::ParseNew(statement)
                 | What::ParseTaken(statement)
                 | What::BindNamed(statement)
-                | What::DescribeNamed(statement) => owed.is_parsed_earlier(statement.id),
+                | What::DescribeNamed(statement) => owed.is_changed_earlier(statement.id),
                 _ => false,
             });
-        named || self.uses_unnamed_of_before() && owed.is_parsed_earlier(0)
+        named || self.uses_unnamed_of_before() && owed.is_changed_earlier(0)
     }
 
     /// It uses the unnamed statement that there was before.

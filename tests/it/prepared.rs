@@ -264,6 +264,34 @@ async fn more_statements_than_a_server_holds() {
     raw.query("COMMIT").await;
 }
 
+/// A statement that was to make room is still there where the cycle that was to close it has failed before.
+#[tokio::test]
+async fn what_was_not_closed_in_the_end_is_there_for_the_next_cycle() {
+    const HELD: usize = 500;
+    let front = Front::with(|config| config.pool.size = 1).await;
+    let mut raw = front.raw().await;
+    raw.query("SET causeway.consistency TO 'strong'").await;
+    let name = |number: usize| format!("s{number}");
+    for number in 0..=HELD {
+        let sql = format!("SELECT {number} + $1::int");
+        let prepared = raw.exchange(&[parse(&name(number), &sql), sync()]).await;
+        assert_eq!(prepared, "1 Z(I)");
+    }
+    // The first is not there any more, and would take the place of the second.
+    let pipeline = [
+        execute("nowhere", 0),
+        bind("", &name(0), &["1"]),
+        sync(),
+        bind("", &name(1), &["1"]),
+        execute("", 0),
+        sync(),
+    ];
+    for _ in 0..2 {
+        let answer = raw.exchange(&pipeline).await;
+        assert_eq!(answer, "E(34000) Z(I) 2 D(2) C(SELECT 1) Z(I)");
+    }
+}
+
 #[tokio::test]
 async fn a_driver_s_statements_follow_it() {
     let front = Front::with(|config| config.pool.size = 2).await;
