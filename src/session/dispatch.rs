@@ -10,7 +10,7 @@ use super::relay::Inflow;
 use super::route::Reason;
 use super::statements::Statement;
 use super::survey::{Ending, Plan, Step, What};
-use super::upstream::{Footprint, Upstream};
+use super::upstream::{Afterwards, Footprint, Upstream};
 use super::{LocalTransaction, Session};
 use crate::net::Buffer;
 use crate::protocol::frame::{HEADER, bind_parts, cstring, parse_parts};
@@ -288,6 +288,10 @@ impl Session {
         self.vacate(upstream, decision);
         self.note_plan(upstream, decision);
         self.note_code(upstream, decision);
+        // Its commit is that of the cycle: should that fail, nothing tells whether this had come before.
+        if upstream.server.owed.is_mid_cycle() && decision.effects.iter().any(changes_names) {
+            upstream.afterwards = Afterwards::Discard;
+        }
         let whole = self.with_startup_values(upstream, decision, frame);
         upstream.send(whole.as_deref().unwrap_or(frame), Request::Query);
         upstream.server.unnamed = None;

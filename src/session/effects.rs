@@ -8,6 +8,7 @@ use super::dispatch::changes_names;
 use super::pins::Pins;
 use super::preferences::PREFIX;
 use super::upstream::{Afterwards, TransactionEnd, Upstream};
+use crate::protocol::error::SqlState;
 use crate::routing::Role;
 use crate::server::settings::{DATESTYLE, quoted};
 use crate::server::{Reported, Settings};
@@ -97,9 +98,9 @@ impl Session {
         }
     }
 
-    /// The commit behind a string of statements has failed: what the last of them has prepared, or taken back,
-    /// is so all the same, though nothing tells of it.
-    pub(super) fn note_failed_commit(&mut self, upstream: &mut Upstream) {
+    /// A string of statements has failed. Where that was in the commit behind the last of them, what this has
+    /// prepared, or taken back, is so all the same, though nothing tells of it.
+    pub(super) fn note_failed_commit(&mut self, upstream: &mut Upstream, code: SqlState) {
         let cycle = upstream.receiving;
         let done = upstream.completed + 1;
         let mut decisions = upstream.effects.iter().filter(|(of, _)| *of == cycle);
@@ -108,12 +109,21 @@ impl Session {
             let is_last = decision.statements > 1 && decision.statements as usize == done;
             decision.effects.last().filter(|_| is_last)
         });
-        let tag: &[u8] = match last {
-            Some(Effect::Deallocate(None)) => b"DEALLOCATE ALL\0",
-            Some(Effect::Prepare(_) | Effect::Deallocate(Some(_))) => b"PREPARE\0",
+        let Some(effect) = last else { return };
+        let tag: &[u8] = match effect {
+            Effect::Deallocate(None) => b"DEALLOCATE ALL\0",
+            Effect::Prepare(_) | Effect::Deallocate(Some(_))
+                if upstream.peek_of_prepared() == Some(effect) =>
+            {
+                b"PREPARE\0"
+            }
             _ => return,
         };
-        self.note_completed(upstream, tag);
+        match was_carried_out(effect, code) {
+            Some(true) => self.note_completed(upstream, tag),
+            Some(false) => {}
+            None => upstream.afterwards = Afterwards::Discard,
+        }
     }
 
     /// The start-up values are set again ahead of the next request.
@@ -213,6 +223,22 @@ fn whole_setting(effect: &Effect, behind: &[Effect], reported: &Reported) -> Opt
             value: Some(quoted(reported.get("DateStyle")?).into()),
         }),
         _ => None,
+    }
+}
+
+/// Whether the last of several statements had been carried out when this error came, which was the commit's
+/// then; none where that is not certain. A deferred trigger may raise whatever it likes.
+fn was_carried_out(effect: &Effect, code: SqlState) -> Option<bool> {
+    match (effect, code) {
+        (_, SqlState::IN_FAILED_SQL_TRANSACTION | SqlState::INVALID_SQL_STATEMENT_NAME) => {
+            Some(false)
+        }
+        (_, SqlState::SERIALIZATION_FAILURE) => Some(true),
+        (_, code) if code.in_class(SqlState::INTEGRITY_CONSTRAINTS) => Some(true),
+        (Effect::Prepare(_), SqlState::DUPLICATE_PREPARED_STATEMENT) => Some(false),
+        (Effect::Prepare(_), _) | (_, SqlState::QUERY_CANCELED) => None,
+        // DEALLOCATE has no other reason to fail.
+        _ => Some(true),
     }
 }
 

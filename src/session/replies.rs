@@ -381,9 +381,7 @@ impl Session {
         if is_outdated_plan(said.code, said.message) {
             self.services.prepared.begin_anew();
         }
-        if said.code.in_class(SqlState::INTEGRITY_CONSTRAINTS) {
-            self.note_failed_commit(upstream);
-        }
+        self.note_failed_commit(upstream, said.code);
         self.held_from = None;
         upstream.cycle = if said.fatal {
             Cycle::Fatal

@@ -236,14 +236,19 @@ impl Upstream {
 
     /// The PREPARE or the DEALLOCATE of this cycle that has been answered just now.
     pub fn next_of_prepared(&mut self) -> Option<Effect> {
+        let next = self.peek_of_prepared().cloned();
+        self.prepared += 1;
+        next
+    }
+
+    /// The one that is answered next.
+    pub fn peek_of_prepared(&self) -> Option<&Effect> {
         let cycle = self.receiving;
         let of_cycle = self.effects.iter().filter(|(of, _)| *of == cycle);
         let mut named = of_cycle
             .flat_map(|(_, decision)| &decision.effects)
             .filter(|effect| matches!(effect, Effect::Prepare(_) | Effect::Deallocate(Some(_))));
-        let next = named.nth(self.prepared).cloned();
-        self.prepared += 1;
-        next
+        named.nth(self.prepared)
     }
 
     /// What was sent will leave other names of statements.

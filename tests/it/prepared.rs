@@ -292,6 +292,46 @@ async fn what_was_not_closed_in_the_end_is_there_for_the_next_cycle() {
     }
 }
 
+/// A trigger that is deferred to the commit raises what it likes, in place of the last statement's answer.
+#[tokio::test]
+async fn what_a_failed_commit_leaves_of_names_is_nobody_else_s() {
+    let front = Front::with(|config| config.pool.size = 1).await;
+    let admin = front.admin().await;
+    let sql = "CREATE TABLE strict (n int); GRANT ALL ON strict TO app; \
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql \
+            AS $$ BEGIN RAISE EXCEPTION 'no'; END $$; \
+        CREATE CONSTRAINT TRIGGER refused AFTER INSERT ON strict \
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()";
+    admin.batch_execute(sql).await.unwrap();
+    let (mut one, mut other) = (front.raw().await, front.raw().await);
+    for raw in [&mut one, &mut other] {
+        raw.query("SET causeway.consistency TO 'strong'").await;
+    }
+    let prepare = [parse("s", ONE_AND), sync()];
+    assert_eq!(one.exchange(&prepare).await, "1 Z(I)");
+    for (last, found) in [
+        ("DEALLOCATE ALL", "E(26000) Z(I)"),
+        ("PREPARE q AS SELECT 7", "2 D(3) C(SELECT 1) Z(I)"),
+    ] {
+        let refused = one
+            .query(&format!("INSERT INTO strict VALUES (1); {last}"))
+            .await;
+        assert_eq!(refused, "C(INSERT 0 1) E(P0001) Z(I)", "{last}");
+        assert_eq!(run(&mut one, "s", &["2"]).await, found, "{last}");
+        assert_eq!(other.exchange(&prepare).await, "1 Z(I)");
+        assert_eq!(
+            run(&mut other, "s", &["3"]).await,
+            "2 D(4) C(SELECT 1) Z(I)",
+            "{last}"
+        );
+        let own = other.query("PREPARE q AS SELECT 8; EXECUTE q").await;
+        assert_eq!(own, "C(PREPARE) T D(8) C(SELECT 1) Z(I)", "{last}");
+        let dropped = other.query("DEALLOCATE ALL").await;
+        assert_eq!(dropped, "C(DEALLOCATE ALL) Z(I)");
+        one.exchange(&prepare).await;
+    }
+}
+
 #[tokio::test]
 async fn a_driver_s_statements_follow_it() {
     let front = Front::with(|config| config.pool.size = 2).await;
