@@ -15,6 +15,7 @@ mod client_statements;
 
 mod dispatch;
 mod effects;
+mod executed;
 mod explained;
 mod given;
 mod habit;

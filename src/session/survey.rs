@@ -320,6 +320,7 @@ impl Session {
                 let text = body.strip_suffix(b"\0").ok_or_else(|| malformed("Query"))?;
                 let classifier = &self.services.classifier;
                 let classified = classifier.classify_in(self.names.scope(), text);
+                let classified = self.with_executed(&classified).unwrap_or(classified);
                 self.account(&classified, classified.decision.class, plan);
                 self.statements.drop_unnamed();
                 // Should it fail, the session is pinned: that can be done on the primary only. Nor can all of
@@ -352,6 +353,7 @@ impl Session {
                     unknown: What::BindUnknown,
                 };
                 let what = self.as_of_now(self.survey_use(name, plan, uses));
+                let what = self.bound_with_executed(what, plan);
                 Ok(self.with_given(what, body, plan))
             }
             frontend::DESCRIBE => match target(body).ok_or_else(|| malformed("Describe"))? {

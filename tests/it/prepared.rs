@@ -332,6 +332,57 @@ async fn what_a_failed_commit_leaves_of_names_is_nobody_else_s() {
     }
 }
 
+/// What the protocol prepares may be any statement, and SQL runs it by its name.
+#[tokio::test]
+async fn what_sql_executes_for_one_session_is_nothing_to_another() {
+    let front = Front::with(|config| config.pool.size = 1).await;
+    let cases = [
+        (
+            "LISTEN bell",
+            "SELECT pg_listening_channels()",
+            "T D(bell) C(SELECT 1)",
+        ),
+        ("SET app.mine TO 'own'", "SHOW app.mine", "T D(own) C(SHOW)"),
+        ("SET work_mem TO '1MB'", "SHOW work_mem", "T D(1MB) C(SHOW)"),
+        (
+            "CREATE TEMP TABLE mine AS SELECT 7",
+            "TABLE mine",
+            "T D(7) C(SELECT 1)",
+        ),
+        (
+            "SELECT pg_advisory_lock(1)",
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'",
+            "T D(1) C(SELECT 1)",
+        ),
+        ("PREPARE u AS SELECT 7", "EXECUTE u", "T D(7) C(SELECT 1)"),
+        (
+            "DECLARE c CURSOR WITH HOLD FOR SELECT 7",
+            "FETCH c",
+            "T D(7) C(FETCH 1)",
+        ),
+    ];
+    let in_extended = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0), sync()];
+    for (sql, question, own) in cases {
+        for extended in [false, true] {
+            let mut one = front.raw().await;
+            let prepared = one.exchange(&[parse("s", sql), sync()]).await;
+            assert_eq!(prepared, "1 Z(I)");
+            match extended {
+                false => one.query("EXECUTE s").await,
+                true => one.exchange(&in_extended("EXECUTE s")).await,
+            };
+            let pin = one.query("SHOW causeway.pin").await;
+            assert!(pin.contains("unknown"), "{sql}: {pin}");
+            assert_eq!(one.query(question).await, format!("{own} Z(I)"), "{sql}");
+            drop(one);
+            let mut other = front.raw().await;
+            other.query("SET causeway.consistency TO 'strong'").await;
+            let answer = other.query(question).await;
+            assert!(!answer.contains(own), "{sql}: {answer}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_driver_s_statements_follow_it() {
     let front = Front::with(|config| config.pool.size = 2).await;
