@@ -240,9 +240,12 @@ impl Server {
         Ok(())
     }
 
-    /// Sends what is left and drops all that comes, until that ends with ReadyForQuery or the server
-    /// has gone. For a server that is then closed.
+    /// Sends what is left, and a Sync for what may have failed in the middle of a cycle, and drops all
+    /// that comes, until that ends with ReadyForQuery or the server has gone. For a server that is then closed.
     pub async fn until_ready(&mut self) {
+        let mut sync = Vec::new();
+        message::put_sync(&mut sync);
+        self.wire.output.extend(&sync);
         if self.wire.flush().await.is_err() {
             return;
         }
