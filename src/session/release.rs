@@ -137,8 +137,7 @@ impl Session {
             Failure::Settings(response) => {
                 self.part(&upstream);
                 self.fail_transaction(&upstream);
-                self.client.output.extend(&response);
-                self.answer_cycles(Outstanding::of(&upstream), None);
+                self.answer_cycles(Outstanding::of(&upstream), &response);
                 upstream.server.discard();
                 Ok(())
             }
@@ -292,31 +291,22 @@ impl Session {
             }
             _ => Fault::error(SqlState::CONNECTION_FAILURE, message),
         };
-        self.answer_cycles(outstanding, Some(&fault));
+        let mut error = Vec::new();
+        fault.encode(&mut error);
+        self.answer_cycles(outstanding, &error);
         Ok(())
     }
 
-    /// Gives an end to all cycles that the client still waits for. Without a fault, the error of
-    /// the first has been given already.
-    fn answer_cycles(&mut self, outstanding: Outstanding, fault: Option<&Fault>) {
+    /// Gives all cycles that the client still waits for this ErrorResponse, and their end.
+    fn answer_cycles(&mut self, outstanding: Outstanding, error: &[u8]) {
         let mut out = Vec::new();
-        let default = Fault::error(SqlState::CONNECTION_FAILURE, "the server was given up");
-        let mut first = true;
-        let mut error = |out: &mut Vec<u8>| {
-            match (fault, first) {
-                (Some(fault), _) => fault.encode(out),
-                (None, true) => {}
-                (None, false) => default.encode(out),
-            }
-            first = false;
-        };
         let status = self.local_status();
         for _ in 0..outstanding.whole {
-            error(&mut out);
+            out.extend_from_slice(error);
             message::put_ready_for_query(&mut out, status);
         }
         if outstanding.open {
-            error(&mut out);
+            out.extend_from_slice(error);
             let rest = match self.inflow {
                 Inflow::Through(left) => left,
                 _ => 0,

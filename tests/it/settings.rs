@@ -4,7 +4,7 @@
 use causeway::lab::SUPERUSER;
 
 use crate::front::{Front, ask, code, read_on_replica, try_ask, until_known};
-use crate::raw::{bind, describe_portal, describe_statement, execute, parse, sync};
+use crate::raw::{bind, describe_portal, describe_statement, execute, parse, query, sync};
 
 #[tokio::test]
 async fn a_setting_follows_the_client_to_other_servers() {
@@ -456,6 +456,23 @@ async fn a_role_can_be_set_as_soon_as_it_has_been_created() {
     let sql = "SELECT current_user || '/' || current_setting('work_mem')";
     assert_eq!(ask(&client, sql).await, "newcomer/77kB");
     replica.resume_replay().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_setting_that_can_be_made_no_more_fails_all_of_a_pipeline_alike() {
+    let front = Front::small().await;
+    let admin = front.admin().await;
+    let made = "CREATE ROLE brief_role; GRANT brief_role TO app";
+    admin.batch_execute(made).await.unwrap();
+    front.lab.wait_caught_up("eu-west").await.unwrap();
+    let mut raw = front.raw().await;
+    assert_eq!(raw.query("SET ROLE brief_role").await, "C(SET) Z(I)");
+    admin.batch_execute("DROP ROLE brief_role").await.unwrap();
+    let write = "SELECT txid_current()";
+    let cycle = [parse("", write), bind("", "", &[]), execute("", 0), sync()];
+    let pipeline = [&[query(write)], &cycle[..], &[query(write)]].concat();
+    let told = raw.exchange(&pipeline).await;
+    assert_eq!(told, ["E(22023) Z(I)"; 3].join(" "));
 }
 
 #[tokio::test]
