@@ -26,6 +26,8 @@ pub enum Request {
     Close,
     /// Close of a statement under the name by which SQL knows it.
     CloseInSql,
+    /// Parse of a statement under the name by which SQL knows it.
+    ParseInSql,
     /// Close of a shared statement, to make room for another.
     Evict(StatementId),
     DescribeStatement(StatementId),
@@ -301,7 +303,10 @@ impl Owed {
 
     fn within_reply(&mut self, request: Request, tag: u8) -> Result<Progress, OutOfStep> {
         let done = match (request, tag) {
-            (Request::Parse(_) | Request::ParseInVain, backend::PARSE_COMPLETE)
+            (
+                Request::Parse(_) | Request::ParseInVain | Request::ParseInSql,
+                backend::PARSE_COMPLETE,
+            )
             | (Request::Bind, backend::BIND_COMPLETE)
             | (Request::Close | Request::CloseInSql | Request::Evict(_), backend::CLOSE_COMPLETE)
             | (

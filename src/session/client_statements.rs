@@ -88,7 +88,7 @@ pub enum Registered {
     /// The name is the statement's now.
     New(Arc<Statement>),
     /// The name belongs to a statement already: PostgreSQL refuses it, even if it is the same.
-    Taken(Arc<Statement>),
+    Taken,
 }
 
 /// A Parse or a Close that counts already and may yet be undone.
@@ -128,8 +128,8 @@ impl ClientStatements {
         self.named.get(name)
     }
 
-    /// The client's own name for a shared statement that an error is about: the one that was parsed
-    /// in vain or has been closed behind that, or one of those that the statement has.
+    /// The client's own name for a shared statement that an error is about: the one that was skipped
+    /// or has been closed behind that, or one of those that the statement has.
     pub fn name_of(&mut self, id: StatementId) -> Option<Box<[u8]>> {
         if let Some((_, name)) = self.parsed.take_if(|(parsed, _)| *parsed == id) {
             return Some(name);
@@ -146,11 +146,6 @@ impl ClientStatements {
             } if before.id == id => Some(name.clone()),
             _ => None,
         })
-    }
-
-    /// A Parse of a name that this statement has is on its way to be refused.
-    pub fn will_be_refused(&mut self, id: StatementId, name: &[u8]) {
-        self.parsed = Some((id, name.into()));
     }
 
     pub fn unnamed(&self) -> Option<&Arc<Unnamed>> {
@@ -214,8 +209,8 @@ impl ClientStatements {
 impl ClientStatements {
     /// A Parse of a name.
     pub fn register(&mut self, name: &[u8], statement: Arc<Statement>) -> Registered {
-        if let Some(known) = self.named.get(name) {
-            return Registered::Taken(Arc::clone(known));
+        if self.has(name) {
+            return Registered::Taken;
         }
         self.named.insert(name.into(), Arc::clone(&statement));
         self.changed(Changed::Named {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::client_statements::Unnamed;
 use super::effects::ends_transaction;
+use super::in_sql::ANYTHING;
 use super::pins::HOLDINGS;
 use super::relay::Inflow;
 use super::route::Reason;
@@ -199,14 +200,11 @@ impl Session {
                 .server
                 .owed
                 .push_synthetic(Synthetic::ParseComplete),
-            What::ParseTaken(statement) => {
-                upstream.ensure(statement);
+            What::ParseTaken => {
                 if let Some(parts) = frame.get(HEADER..).and_then(parse_parts) {
-                    self.statements.will_be_refused(statement.id, parts.name);
-                    upstream.send_refused_parse(&statement.name, parts.definition);
+                    upstream.send_taken(parts.name, parts.definition);
                 }
             }
-            What::ParseTakenInSql => upstream.send(frame, Request::ParseInVain),
             What::PrepareInSql(name, definition) => upstream.prepare_here(name, definition),
             What::BindUnnamed(unnamed) => {
                 self.note_plan(upstream, &unnamed.classified.decision);
@@ -346,7 +344,7 @@ impl Upstream {
 
     /// A cycle that has not been answered may make, or leave, the transaction failed: then the server
     /// itself must say what becomes of a Parse.
-    fn may_be_in_vain(&self) -> bool {
+    pub(super) fn may_be_in_vain(&self) -> bool {
         let unanswered = self.sending > self.receiving;
         let may_fail = self.has_begun_transaction() || !self.effects.is_empty();
         unanswered && may_fail || self.server.status == TransactionStatus::Failed
@@ -434,6 +432,19 @@ impl Upstream {
         self.send(&out, Request::ParseInVain);
     }
 
+    /// Has the server refuse a Parse of this name, which a statement of the client's has. The server need not have
+    /// that one, which may not even parse any more.
+    fn send_taken(&mut self, name: &[u8], definition: &[u8]) {
+        let mut out = Vec::new();
+        message::put_close_statement(&mut out, TAKEN);
+        message::put_parse(&mut out, TAKEN.as_bytes(), &ANYTHING);
+        self.server.wire.output.extend(&out);
+        self.server.owed.push(Request::Close, Fate::Swallow);
+        self.server.owed.push(Request::Parse(OWN_ID), Fate::Swallow);
+        self.taken.push_back((self.sending, name.into()));
+        self.send_refused_parse(TAKEN, definition);
+    }
+
     /// Gives the server a statement that the client has prepared, unless it has it.
     fn ensure(&mut self, statement: &Statement) {
         if !self.server.statements.touch(statement.id) {
@@ -501,6 +512,9 @@ impl Upstream {
 
 /// The statement that answers `SHOW causeway.*`: made anew each time, because the value changes.
 const SHOW_STATEMENT: &str = "causeway_show";
+
+/// The statement that has a name in a client's place.
+pub(super) const TAKEN: &str = "causeway_taken";
 
 /// That of statements of our own: no shared one has it.
 pub(super) const OWN_ID: StatementId = StatementId::MAX;

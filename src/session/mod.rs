@@ -48,6 +48,7 @@ mod tracked;
 mod transaction;
 mod upstream;
 mod welcome;
+mod wording;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -94,7 +94,6 @@ impl Plan {
         let named = owed.has_parses()
             && self.steps.iter().any(|step| match &step.what {
                 What::ParseNew(statement)
-                | What::ParseTaken(statement)
                 | What::BindNamed(statement)
                 | What::DescribeNamed(statement) => owed.is_changed_earlier(statement.id),
                 _ => false,

@@ -11,12 +11,11 @@ use super::sight::Sight;
 use super::upstream::{Cycle, Footprint, Partial, Refused, Upstream};
 use super::{LocalTransaction, Session};
 use crate::net::buffer::CHUNK;
-use crate::protocol::error::{SqlState, spliced, summary};
+use crate::protocol::error::{SqlState, summary};
 use crate::protocol::frame::{Frame, HEADER, Header, backend, single_value};
 use crate::protocol::message::{TransactionStatus, captured_lsn, shows_result};
 use crate::protocol::owed::{Fate, OutOfStep, Progress, Request};
 use crate::routing::{Lsn, Role};
-use crate::server::STATEMENT_PREFIX;
 
 /// How far a chunk of replies has been read.
 #[derive(Default)]
@@ -254,7 +253,7 @@ impl Session {
             Progress::Done(Request::DescribeStatement(id)) => {
                 upstream.described(id, Frame { tag, bytes: frame });
             }
-            Progress::Done(Request::CloseInSql) => upstream.closed_in_sql(),
+            Progress::Done(Request::CloseInSql | Request::ParseInSql) => upstream.remade_in_sql(),
             Progress::Done(_) => {}
             Progress::CopyIn { ignored_syncs } => upstream.sending -= ignored_syncs,
             Progress::Failed { request, unsaid } => {
@@ -314,11 +313,12 @@ impl Session {
     /// Undoes what a server's books say of requests that have failed or were skipped, backwards: one
     /// cycle may give it a statement and take it away again.
     fn void(&self, upstream: &mut Upstream, requests: &[Request]) {
+        let in_sql = |it: &&Request| matches!(it, Request::CloseInSql | Request::ParseInSql);
+        upstream.not_remade_in_sql(requests.iter().filter(in_sql).count());
         for request in requests.iter().rev() {
             upstream.server.statements.void(*request);
             match request {
                 Request::Parse(0) => upstream.server.unnamed = None,
-                Request::CloseInSql => upstream.not_closed_in_sql(),
                 Request::DescribeStatement(id) => {
                     upstream.not_described(*id);
                 }
@@ -348,6 +348,8 @@ impl Session {
         fate: Fate,
         frame: &[u8],
     ) -> Result<Verdict, Failure> {
+        let why = upstream.why_unprepared(frame);
+        let frame = why.as_deref().unwrap_or(frame);
         let said = summary(frame.get(HEADER..).unwrap_or_default());
         match fate {
             // It goes away, and what was to follow the settings has not been tried.
@@ -360,7 +362,7 @@ impl Session {
                 return Ok(Verdict::Drop);
             }
             Fate::Perhaps => {
-                upstream.not_prepared();
+                upstream.not_prepared(frame);
                 return Ok(Verdict::Drop);
             }
             // The pins stay as they are, and the next statement that may end one asks again. What was seen
@@ -395,32 +397,16 @@ impl Session {
             fault.encode(&mut own);
             return Ok(Verdict::Replace(own));
         }
-        let words = self.in_the_client_s_words(said.code, frame);
+        if let Some(why) = why {
+            return Ok(Verdict::Replace(why));
+        }
+        let words = self.in_the_client_s_words(upstream, said.code, frame);
         Ok(
             match words.or_else(|| upstream.in_the_client_s_places(frame)) {
                 Some(error) => Verdict::Replace(error),
                 None => Verdict::Forward,
             },
         )
-    }
-
-    /// An ErrorResponse that names a prepared statement as the server knows it, with the client's
-    /// own name for it instead.
-    fn in_the_client_s_words(&mut self, code: SqlState, frame: &[u8]) -> Option<Vec<u8>> {
-        let about_statements = matches!(
-            code,
-            SqlState::INVALID_SQL_STATEMENT_NAME
-                | SqlState::DUPLICATE_PREPARED_STATEMENT
-                | SqlState::PROTOCOL_VIOLATION
-        );
-        let body = frame.get(HEADER..).filter(|_| about_statements)?;
-        let start = memchr::memmem::find(body, STATEMENT_PREFIX.as_bytes())?;
-        let number = &body[start + STATEMENT_PREFIX.len()..];
-        let digits = number.iter().take_while(|byte| byte.is_ascii_digit());
-        let number = &number[..digits.count()];
-        let id = std::str::from_utf8(number).ok()?.parse().ok()?;
-        let end = start + STATEMENT_PREFIX.len() + number.len();
-        Some(spliced(body, start..end, &self.statements.name_of(id)?))
     }
 
     fn ready(&mut self, upstream: &mut Upstream, fate: Fate, body: &[u8]) -> Result<(), Failure> {
@@ -483,9 +469,11 @@ impl Session {
         upstream.receiving += 1;
         upstream.cycle = Cycle::Well;
         upstream.added.retain(|(of, _)| *of > cycle);
+        upstream.taken.retain(|(of, _)| *of > cycle);
         upstream.ends.clear();
         upstream.completed = 0;
         upstream.prepared = 0;
+        upstream.unprepared.clear();
         if status == TransactionStatus::Idle {
             upstream.leave = None;
             upstream.portals.clear();

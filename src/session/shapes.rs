@@ -67,7 +67,6 @@ impl Session {
             self.statements.exchange(plan.changes, shared.id, &apart);
             for step in &mut plan.steps {
                 if let What::ParseNew(statement)
-                | What::ParseTaken(statement)
                 | What::BindNamed(statement)
                 | What::DescribeNamed(statement) = &mut step.what
                     && statement.id == shared.id

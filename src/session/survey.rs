@@ -182,10 +182,8 @@ pub enum What {
     ParseNew(Arc<Statement>),
     /// Of `SHOW causeway.*`, which no server has to know.
     ParseKnown,
-    /// The name has a statement: the server that has that one refuses.
-    ParseTaken(Arc<Statement>),
-    /// SQL has prepared another statement of the name: the server that has that one refuses.
-    ParseTakenInSql,
+    /// Something is prepared under the name, by whatever means: a server is made to refuse it.
+    ParseTaken,
     /// No message of the client's: what a Parse has made, under the client's own name.
     PrepareInSql(Box<str>, Arc<[u8]>),
     BindUnnamed(Arc<Unnamed>),
@@ -334,10 +332,7 @@ impl Session {
             frontend::PARSE => {
                 let before = plan.mentioned.as_ref().map_or(0, |it| it.run.len());
                 let what = self.survey_parse(body, plan)?;
-                // A name that is taken is no less than run.
-                if let Some(mentioned) = &mut plan.mentioned
-                    && !matches!(what, What::ParseTakenInSql)
-                {
+                if let Some(mentioned) = &mut plan.mentioned {
                     let prepared = mentioned.run.split_off(before);
                     mentioned.prepared.extend(prepared);
                 }
@@ -410,12 +405,6 @@ impl Session {
         if !self.statements.has(parts.name) && self.statements.is_full() {
             plan.refusal = Some(Box::new(too_many_statements()));
         }
-        let in_sql = std::str::from_utf8(parts.name).ok();
-        if let Some(name) = in_sql.filter(|name| self.statements.in_sql(name).is_some()) {
-            plan.has_effects = true;
-            plan.mention(name, self.wanted(name));
-            return Ok(What::ParseTakenInSql);
-        }
         let statement = self.services.prepared.intern(
             classifier,
             self.names.scope(),
@@ -430,7 +419,7 @@ impl Session {
                 What::ParseKnown
             }
             Registered::New(statement) => What::ParseNew(statement),
-            Registered::Taken(known) => What::ParseTaken(known),
+            Registered::Taken => What::ParseTaken,
         })
     }
 

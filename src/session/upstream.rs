@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::client_statements::Unnamed;
 use super::dispatch::changes_names;
 use super::explained::Explained;
+use super::in_sql::Remaking;
 use super::pins::Holdings;
 use super::restored::Added;
 use super::sight::Sight;
@@ -51,10 +52,14 @@ pub struct Upstream {
     pub completed: usize,
     /// The names of statements that it is preparing, and that it may fail to.
     pub perhaps: VecDeque<Box<str>>,
+    /// Those that it could not prepare for the cycle that is being received, each with the ErrorResponse.
+    pub unprepared: Vec<(Box<str>, Vec<u8>)>,
+    /// Names that are taken, for the server to refuse, each with its cycle.
+    pub taken: VecDeque<(u64, Box<[u8]>)>,
     /// The last cycle that has run a portal for some of its rows.
     pub limited_in: Option<u64>,
-    /// Statements that it is to close under the names by which SQL knows them, and what made them.
-    pub closing: VecDeque<(Box<str>, Arc<[u8]>)>,
+    /// What it is to close or to parse under the names by which SQL knows statements.
+    pub remaking: VecDeque<Remaking>,
     /// So many PREPAREs and DEALLOCATEs of this cycle have been answered.
     pub prepared: usize,
     /// Open portals whose statements change more than data, or copy.
@@ -182,8 +187,10 @@ impl Upstream {
             ends: VecDeque::new(),
             completed: 0,
             perhaps: VecDeque::new(),
+            taken: VecDeque::new(),
             limited_in: None,
-            closing: VecDeque::new(),
+            unprepared: Vec::new(),
+            remaking: VecDeque::new(),
             prepared: 0,
             portals: Vec::new(),
             describing: VecDeque::new(),
