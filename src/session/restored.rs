@@ -204,9 +204,20 @@ fn restoring(startup: &Settings, effect: &Effect) -> Vec<String> {
             reset_with(name).filter_map(local).collect()
         }
         Effect::ResetAll => startup.plain_names().filter_map(session).collect(),
-        Effect::DiscardAll => startup.names_in_order().filter_map(session).collect(),
+        Effect::DiscardAll => whole_transaction(startup.names_in_order().filter_map(session)),
         _ => Vec::new(),
     }
+}
+
+/// Behind these the next transaction begins: some settings, such as `default_transaction_read_only`, count
+/// from there on.
+fn whole_transaction(statements: impl Iterator<Item = String>) -> Vec<String> {
+    let mut whole: Vec<String> = statements.collect();
+    if !whole.is_empty() {
+        whole.insert(0, "BEGIN".to_owned());
+        whole.push("COMMIT".to_owned());
+    }
+    whole
 }
 
 /// How PostgreSQL counts a text. What takes several bytes is one character only in UTF-8 here: in

@@ -18,7 +18,6 @@ impl Compared {
         if is_refused_by_replica(turns, said, answer)
             || is_beyond_a_replica(transaction.unwrap_or_default(), answer)
             || is_of_spent_portal(turns, answer)
-            || is_behind_discard(conversation, at)
         {
             for seen in [direct, through] {
                 seen.answers.truncate(at);
@@ -64,19 +63,6 @@ fn begun_behind(answers: &[String]) -> usize {
         status.is_some_and(|status| status.starts_with(" Z(I)"))
     };
     answers.iter().rposition(is_idle).unwrap_or(0)
-}
-
-/// In the cycle of a DISCARD ALL transactions begin as the server's own settings say.
-fn is_behind_discard(conversation: &Conversation, answer: usize) -> bool {
-    let mut startup = conversation.startup.iter();
-    let turn = answer
-        .checked_sub(1)
-        .and_then(|it| conversation.turns.get(it));
-    startup.any(|(name, value)| {
-        [name, value]
-            .iter()
-            .any(|it| it.contains("default_transaction"))
-    }) && turn.is_some_and(|turn| turn.to_string().contains("DISCARD ALL"))
 }
 
 /// The unnamed portal has given all of its rows ahead of a Flush, and is used once more behind it.

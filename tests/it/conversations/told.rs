@@ -611,6 +611,33 @@ fn with_startup_values() -> Vec<Story> {
             ],
         ),
         (
+            "transactions behind a DISCARD ALL in its cycle begin as the client began with",
+            "C(DISCARD ALL) 1 2 D(on,repeatable read) C(SELECT 1) 1 2 E(S=ERROR V=ERROR C=25006",
+            vec![
+                ("default_transaction_read_only", "on"),
+                (
+                    "options",
+                    "-c default_transaction_isolation=repeatable\\ read",
+                ),
+            ],
+            vec![
+                say("SET default_transaction_isolation TO serializable; SET work_mem TO '1MB'"),
+                turn(
+                    [
+                        &in_extended("DISCARD ALL")[..],
+                        &in_extended(
+                            "SELECT current_setting('transaction_read_only'), \
+                             current_setting('transaction_isolation')",
+                        ),
+                        &in_extended("DELETE FROM note"),
+                        &[Act::Sync],
+                    ]
+                    .concat(),
+                ),
+                say("SHOW transaction_read_only; SHOW work_mem"),
+            ],
+        ),
+        (
             "what the last of some statements has prepared stays when their commit fails",
             "C=42P05",
             Vec::new(),
