@@ -40,12 +40,17 @@ impl Session {
             true => self.send_mentioned(&mut upstream, &plan),
             false => self.prepare_server(&mut upstream, &plan),
         }
+        if plan.is_behind_read && plan.has_effects {
+            // It is too late for an isolation level.
+            upstream.run_within_cycle("SELECT");
+        }
         self.statements.sent(plan.changes, upstream.sending);
         let input = std::mem::take(&mut self.client.input);
         let mut at = 0;
         for step in &plan.steps {
             let there = input.len().min(at + step.size);
             let frame = &input.bytes()[at..there];
+            self.follow_unnamed_portal(&mut upstream, &plan, step, frame);
             match commits {
                 true => self.send_step_of_commit(&mut upstream, step, frame),
                 false => self.send_step(&mut upstream, step, frame),
@@ -216,7 +221,7 @@ impl Session {
             What::BindNamed(statement) => {
                 self.note_plan(upstream, &statement.classified.decision);
                 upstream.ensure(statement);
-                upstream.send_bind(&statement.name, frame, step.size);
+                upstream.send_bind(&statement.name, frame, step.size, Fate::Forward);
                 self.note_code(upstream, &statement.classified.decision);
                 upstream.open_portal(portal_of(frame), &statement.classified.decision);
             }
@@ -230,7 +235,7 @@ impl Session {
             }
             What::BindShow(name) => {
                 upstream.prepare_show(name, &self.show(name).unwrap_or_default());
-                upstream.send_bind(SHOW_STATEMENT, frame, step.size);
+                upstream.send_bind(SHOW_STATEMENT, frame, step.size, Fate::Forward);
             }
             What::DescribeShow(name) => {
                 upstream.prepare_show(name, &self.show(name).unwrap_or_default());
@@ -324,7 +329,7 @@ impl Upstream {
     }
 
     /// Gives the server the client's unnamed statement, unless it has it.
-    fn ensure_unnamed(&mut self, unnamed: &Unnamed) {
+    pub(super) fn ensure_unnamed(&mut self, unnamed: &Unnamed) {
         if self.server.unnamed == Some(unnamed.tag) {
             return;
         }
@@ -446,7 +451,7 @@ impl Upstream {
     }
 
     /// Gives the server a statement that the client has prepared, unless it has it.
-    fn ensure(&mut self, statement: &Statement) {
+    pub(super) fn ensure(&mut self, statement: &Statement) {
         if !self.server.statements.touch(statement.id) {
             self.send_parse(
                 statement.id,
@@ -478,7 +483,7 @@ impl Upstream {
 
     /// Sends a Bind under the shared name. `size` is the message's own; `frame` may be only the
     /// beginning of it.
-    fn send_bind(&mut self, statement: &str, frame: &[u8], size: usize) {
+    pub(super) fn send_bind(&mut self, statement: &str, frame: &[u8], size: usize, fate: Fate) {
         let body = frame.get(HEADER..).unwrap_or_default();
         let Some((portal, _, rest)) = bind_parts(body) else {
             return;
@@ -488,7 +493,7 @@ impl Upstream {
         message::put_bind_head(&mut head, portal, statement.as_bytes(), rest_size);
         self.server.wire.output.extend(&head);
         self.server.wire.output.extend(rest);
-        self.server.owed.push(Request::Bind, Fate::Forward);
+        self.server.owed.push(Request::Bind, fate);
     }
 
     fn send_flush(&mut self) {

@@ -12,7 +12,6 @@ mod audit;
 pub mod cancels;
 mod capture;
 mod client_statements;
-
 mod dispatch;
 mod effects;
 mod executed;
@@ -73,6 +72,7 @@ use client_statements::ClientStatements;
 use habit::Habit;
 use keys::Keys;
 use pins::Pins;
+use portals::Bound;
 use preferences::Preferences;
 use profiles::{Applied, Profiles};
 use relay::{Event, Inflow};
@@ -220,6 +220,9 @@ pub struct Session {
     /// What it was told when it logged in.
     welcomed: Reported,
     last_route: Option<LastRoute>,
+    /// The unnamed portal of the cycle that is being sent, which has given all its rows on a replica that
+    /// the cycle has left.
+    spent: Option<Box<Bound>>,
     inflow: Inflow,
     /// The client has stopped in the middle of a run, and goes on waiting.
     is_silent: bool,
@@ -301,6 +304,7 @@ impl Session {
             welcomed: reported.clone(),
             reported,
             last_route: None,
+            spent: None,
             inflow: Inflow::Frames,
             is_silent: false,
             plan: None,

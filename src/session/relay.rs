@@ -381,7 +381,7 @@ impl Session {
     /// only the primary can do, or that leaves a portal open: then the replica's part of it is ended, once it has been answered
     /// and has not failed. True as long as the run must wait for that.
     fn must_leave_replica(&mut self) -> bool {
-        let (Some(upstream), Some(plan)) = (&mut self.upstream, &self.plan) else {
+        let (Some(upstream), Some(plan)) = (&mut self.upstream, &mut self.plan) else {
             return false;
         };
         let only_reads = plan.class <= Class::Read
@@ -393,11 +393,13 @@ impl Session {
         if !upstream.server.owed.is_mid_cycle() || stays {
             return false;
         }
+        plan.is_behind_read = upstream.level.is_some();
         if upstream.server.owed.is_empty() {
             let mut out = Vec::new();
             message::put_sync(&mut out);
             upstream.server.wire.output.extend(&out);
             upstream.server.owed.push(Request::Sync, Fate::Swallow);
+            self.spent = upstream.bound.take();
         }
         true
     }

@@ -229,7 +229,7 @@ fn characters(text: &[u8], is_utf8: bool) -> usize {
 
 impl Upstream {
     /// Runs a statement of ours ahead of what follows in the cycle, which fails if it does.
-    fn run_within_cycle(&mut self, sql: &str) {
+    pub(super) fn run_within_cycle(&mut self, sql: &str) {
         let mut out = Vec::new();
         message::put_close_statement(&mut out, RESTORING);
         let definition = [sql.as_bytes(), b"\0\0\0"].concat();

@@ -48,6 +48,8 @@ pub struct Plan {
     /// What comes behind it in its cycle may use a portal that it opens: what has it must be able to run
     /// all of that.
     pub leaves_portal: bool,
+    /// Its cycle has read already, on a replica that it has left.
+    pub is_behind_read: bool,
     /// A statement may put the server into COPY IN mode.
     pub copies_in: bool,
     /// The session will hold something that only its server has.
@@ -274,6 +276,7 @@ impl Session {
             asks_first: false,
             changes_session: false,
             leaves_portal: false,
+            is_behind_read: false,
             copies_in: false,
             pins: false,
             asks_sequences: false,

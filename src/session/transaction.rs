@@ -72,14 +72,14 @@ impl Session {
         None
     }
 
-    /// What a cycle runs that binds the unnamed portal without parameters, executes it once and does
+    /// What a whole cycle runs that binds the unnamed portal without parameters, executes it once and does
     /// nothing else, if that is a command of transactions; and whether it begins with BEGIN. A portal
     /// with a name stays in its transaction, and a server must know of it.
     fn lone_transaction_command(&self, plan: &Plan) -> Option<(Effect, bool)> {
         let [.., last] = plan.steps.as_slice() else {
             return None;
         };
-        if !matches!(last.what, What::Sync) {
+        if !matches!(last.what, What::Sync) || plan.is_behind_read {
             return None;
         }
         let mut found = None;

@@ -10,6 +10,7 @@ use super::dispatch::changes_names;
 use super::explained::Explained;
 use super::in_sql::Remaking;
 use super::pins::Holdings;
+use super::portals::Bound;
 use super::restored::Added;
 use super::sight::Sight;
 use super::statements::Statement;
@@ -64,6 +65,8 @@ pub struct Upstream {
     pub prepared: usize,
     /// Open portals whose statements change more than data, or copy.
     pub portals: Vec<(Box<[u8]>, Arc<Decision>)>,
+    /// What has been bound to the unnamed portal in a cycle that goes on behind a Flush, on a replica.
+    pub bound: Option<Box<Bound>>,
     /// Statements whose description is under way, where it is the first that anybody gets.
     pub describing: VecDeque<Arc<Statement>>,
     /// The unnamed statements, or other ones that are nobody else's, whose description is under way.
@@ -193,6 +196,7 @@ impl Upstream {
             remaking: VecDeque::new(),
             prepared: 0,
             portals: Vec::new(),
+            bound: None,
             describing: VecDeque::new(),
             describing_unnamed: VecDeque::new(),
             level,

@@ -1,7 +1,7 @@
 //! Answers that may differ because docs/limits.md says so. What comes behind one of them is another story.
 
 use super::Compared;
-use super::act::{Act, Conversation, Turn, Wait};
+use super::act::{Conversation, Turn};
 
 impl Compared {
     /// Cuts off what begins with such an answer, if it is the first that differs.
@@ -17,7 +17,6 @@ impl Compared {
         let transaction = turns.get(begun_behind(&direct.answers[..at])..);
         if is_refused_by_replica(turns, said, answer)
             || is_beyond_a_replica(transaction.unwrap_or_default(), answer)
-            || is_of_spent_portal(turns, answer)
         {
             for seen in [direct, through] {
                 seen.answers.truncate(at);
@@ -63,19 +62,4 @@ fn begun_behind(answers: &[String]) -> usize {
         status.is_some_and(|status| status.starts_with(" Z(I)"))
     };
     answers.iter().rposition(is_idle).unwrap_or(0)
-}
-
-/// The unnamed portal has given all of its rows ahead of a Flush, and is used once more behind it.
-fn is_of_spent_portal(turns: &[Turn], through: &str) -> bool {
-    let [.., before, turn] = turns else {
-        return false;
-    };
-    let uses = |act: &Act| match act {
-        Act::Execute { portal, .. } | Act::DescribePortal(portal) => Some(portal.is_empty()),
-        Act::Bind { portal: "", .. } => Some(false),
-        _ => None,
-    };
-    before.wait == Wait::Flushed
-        && turn.acts.iter().find_map(uses) == Some(true)
-        && through.contains("C=34000 M=portal \"\" does not exist")
 }

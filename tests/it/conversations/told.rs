@@ -241,6 +241,77 @@ pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
             ],
         ),
         (
+            "a portal that has given all its rows does",
+            "3 T(count@0:20:-1:0) C(SELECT 0) C(SELECT 0) Z(I)",
+            ["", "s"]
+                .into_iter()
+                .flat_map(|name| {
+                    let count = "SELECT count(*) FROM note WHERE id >= $1";
+                    let read = flushed(vec![
+                        parse(name, count),
+                        bind(name, &["1"]),
+                        execute(),
+                        Act::Flush,
+                    ]);
+                    let write = [
+                        parse(
+                            "w",
+                            "INSERT INTO note VALUES (5, 'w') ON CONFLICT DO NOTHING",
+                        ),
+                        open("q", "w", &[]),
+                        run("q", 0),
+                        Act::CloseStatement("w"),
+                    ];
+                    vec![
+                        read.clone(),
+                        turn(
+                            [
+                                &[Act::CloseStatement(name)],
+                                &write[..],
+                                &[Act::DescribePortal(""), execute(), execute(), Act::Sync],
+                            ]
+                            .concat(),
+                        ),
+                        read.clone(),
+                        flushed([&write[..], &[Act::Flush]].concat()),
+                        turn(vec![execute(), Act::ClosePortal(""), execute(), Act::Sync]),
+                        turn(vec![Act::CloseStatement(name), Act::Sync]),
+                        read,
+                        turn([&write[..], &[execute(), Act::Sync]].concat()),
+                        turn(vec![execute(), Act::CloseStatement(name), Act::Sync]),
+                    ]
+                })
+                .collect(),
+        ),
+        (
+            "a BEGIN behind a read of its cycle comes too late for an isolation level",
+            "E(S=ERROR V=ERROR C=25001 M=SET TRANSACTION ISOLATION LEVEL must be called before any query)",
+            [
+                "BEGIN ISOLATION LEVEL SERIALIZABLE",
+                "START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+                "BEGIN ISOLATION LEVEL READ COMMITTED",
+                "BEGIN READ ONLY",
+                "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+            ]
+            .into_iter()
+            .flat_map(|begin| {
+                let read = |sql| vec![parse("", sql), bind("", &[]), execute(), Act::Flush];
+                let begun = vec![parse("", begin), bind("", &[]), execute(), Act::Sync];
+                let shown = say("SHOW transaction_isolation; SHOW transaction_read_only");
+                vec![
+                    flushed(read("SELECT count(*) FROM note")),
+                    turn(begun.clone()),
+                    shown.clone(),
+                    say("ROLLBACK"),
+                    flushed(read("SHOW TimeZone")),
+                    turn(begun),
+                    shown,
+                    say("ROLLBACK"),
+                ]
+            })
+            .collect(),
+        ),
+        (
             "what one cycle skips the next one finds",
             "E(S=ERROR V=ERROR C=26000 M=prepared statement \"t\" does not exist) Z(I) 2 D(2)",
             vec![
