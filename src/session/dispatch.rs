@@ -133,22 +133,28 @@ impl Session {
         plan.is_whole_cycle() && will_be_idle && !copies && self.captures(upstream)
     }
 
-    /// Sends ahead of a cycle the settings in which the server differs, and a BEGIN that is owed.
+    /// Sends ahead of a cycle the settings in which the server differs, what SQL names, and a BEGIN that is owed.
+    pub(super) fn prepare_server(&mut self, upstream: &mut Upstream, plan: &Plan) {
+        let mut sql = self.settings_ahead(upstream, plan);
+        if plan.has_effects || !upstream.server.sql_statements.is_empty() {
+            upstream.send_ahead(std::mem::take(&mut sql).as_bytes());
+            self.send_sql_statements(upstream, plan);
+        }
+        self.send_with_begin(upstream, sql);
+    }
+
+    /// What makes the server's settings the session's.
     ///
     /// The settings go in a transaction of their own: if one of them fails, the server is left in
     /// a failed transaction and refuses the request behind them, instead of running it with wrong
     /// settings.
-    pub(super) fn prepare_server(&mut self, upstream: &mut Upstream, plan: &Plan) {
+    pub(super) fn settings_ahead(&mut self, upstream: &mut Upstream, plan: &Plan) -> String {
         let wanted = self.settings.current();
         let mut difference = upstream.applied.current().statements_to(wanted);
         if upstream.server.tampered.is_some_and(|by| by != self.serial) {
             difference = Some(wanted.statements_from_anything());
             upstream.server.tampered = None;
         }
-        let begin = match self.local {
-            LocalTransaction::Deferred(begin) => Some(begin),
-            LocalTransaction::None | LocalTransaction::Failed => None,
-        };
         let mut sql = self.claim_sequences(upstream, plan).to_owned();
         if let Some(difference) = difference {
             match upstream.is_in_transaction() {
@@ -157,11 +163,12 @@ impl Session {
             }
             upstream.applied.replace(wanted);
         }
-        if plan.has_effects || !upstream.server.sql_statements.is_empty() {
-            upstream.send_ahead(std::mem::take(&mut sql).as_bytes());
-            self.send_sql_statements(upstream, plan);
-        }
-        if let Some(begin) = begin {
+        sql
+    }
+
+    /// Sends this, and a BEGIN that is owed.
+    pub(super) fn send_with_begin(&mut self, upstream: &mut Upstream, mut sql: String) {
+        if let LocalTransaction::Deferred(begin) = self.local {
             sql.push_str(&begin_statement(begin));
             upstream.applied.apply(&Effect::Begin(begin), true);
             self.local = LocalTransaction::None;

@@ -18,7 +18,7 @@ impl Session {
     /// later, when nothing can be sent ahead any more, and so may code that runs. What cannot be prepared any
     /// more is told to who names it, and to nobody else.
     pub(super) fn send_sql_statements(&self, upstream: &mut Upstream, plan: &Plan) {
-        // In a failed transaction nothing can be done.
+        // In a failed transaction nothing can be prepared.
         if upstream.may_be_in_vain() {
             return;
         }
@@ -79,6 +79,9 @@ impl Session {
         let Some(mentioned) = &plan.mentioned else {
             return;
         };
+        if upstream.server.status == TransactionStatus::Failed {
+            return;
+        }
         let mut seen: Vec<&str> = Vec::new();
         for (name, wanted) in &mentioned.run {
             let is_met = wanted.is_met_by(upstream.server.sql_statements.get(name));

@@ -89,7 +89,9 @@ impl Session {
             return Ok(());
         };
         let was_in_transaction = upstream.is_in_transaction();
-        self.prepare_server(&mut upstream, plan);
+        // What SQL names may fail to be prepared, and is left to the cycle itself.
+        let settings = self.settings_ahead(&mut upstream, plan);
+        self.send_with_begin(&mut upstream, settings);
         let mut outcome = Ok(());
         let named = missing.into_iter().map(Described::Shared);
         for described in named.chain(unnamed.map(Described::Unnamed)) {

@@ -472,6 +472,51 @@ pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
             ],
         ),
         (
+            "nor where the server is first asked for the columns of another statement",
+            "2 D(1) D(2) C(SELECT 2) 1 2 C(INSERT 0 1) 1 2 E(S=ERROR V=ERROR C=42P01",
+            vec![
+                turn(vec![
+                    parse("s", "SELECT id FROM public.note ORDER BY id"),
+                    Act::DescribeStatement("s"),
+                    parse("t", "SELECT * FROM note"),
+                    Act::Sync,
+                ]),
+                say("SET search_path TO nowhere"),
+                say("CREATE TEMP TABLE mine (id int)"),
+                say("DROP TABLE mine"),
+                turn(vec![
+                    bind("s", &[]),
+                    execute(),
+                    parse("", "INSERT INTO public.note VALUES (5, 'undone')"),
+                    bind("", &[]),
+                    execute(),
+                    parse("", "EXECUTE t"),
+                    bind("", &[]),
+                    execute(),
+                    Act::Sync,
+                ]),
+                say("SET search_path TO public"),
+                say("EXECUTE t"),
+            ],
+        ),
+        (
+            "nor in a failed transaction, where that is not even looked for",
+            "3 E(S=ERROR V=ERROR C=26000 M=unnamed prepared statement does not exist) Z(E)",
+            vec![
+                turn(vec![parse("s", one), Act::Sync]),
+                say("BEGIN; INSERT INTO note VALUES (5, 'undone'); SELECT 1/0"),
+                flushed(vec![Act::ClosePortal("q"), Act::Flush]),
+                turn(vec![
+                    Act::ClosePortal("q"),
+                    bind("", &[]),
+                    parse("t", "EXECUTE s(3)"),
+                    Act::DescribeStatement("t"),
+                    Act::Sync,
+                ]),
+                say("ROLLBACK"),
+            ],
+        ),
+        (
             "its name is taken all the same",
             "E(S=ERROR V=ERROR C=42P05 M=prepared statement \"s\" already exists) Z(I) \
                 E(S=ERROR V=ERROR C=42P05 M=prepared statement \"t\" already exists) Z(I)",
