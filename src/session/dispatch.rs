@@ -347,11 +347,14 @@ impl Upstream {
         self.server.unnamed = Some(unnamed.tag);
     }
 
-    /// The transaction has failed, and this does not end it: the server will say so.
+    /// The transaction has failed, and neither this nor what came ahead of it in its cycle ends it: the server
+    /// will say so.
     fn is_in_vain(&self, decision: &Decision) -> bool {
+        let ends = |decision: &Decision| decision.effects.iter().any(ends_transaction);
         self.server.status == TransactionStatus::Failed
             && !self.server.owed.awaits_server()
-            && !decision.effects.iter().any(ends_transaction)
+            && !self.effects.iter().any(|(_, decision)| ends(decision))
+            && !ends(decision)
     }
 
     /// A cycle that has not been answered may make, or leave, the transaction failed: then the server

@@ -8,7 +8,7 @@ use super::pins;
 use super::relay::{Failure, Inflow};
 use super::restored::Share;
 use super::sight::Sight;
-use super::upstream::{Cycle, Footprint, Partial, Refused, Upstream};
+use super::upstream::{Afterwards, Cycle, Footprint, Partial, Refused, Upstream};
 use super::{LocalTransaction, Session};
 use crate::net::buffer::CHUNK;
 use crate::protocol::error::{SqlState, summary};
@@ -255,7 +255,10 @@ impl Session {
             }
             Progress::Done(Request::CloseInSql | Request::ParseInSql) => upstream.remade_in_sql(),
             Progress::Done(_) => {}
-            Progress::CopyIn { ignored_syncs } => upstream.sending -= ignored_syncs,
+            Progress::CopyIn { ignored_syncs } => {
+                upstream.sending -= ignored_syncs;
+                upstream.ignored_syncs = ignored_syncs;
+            }
             Progress::Failed { request, unsaid } => {
                 let of_client = received.fate == Fate::Forward;
                 self.undo_changes(of_client.then_some(request), unsaid);
@@ -384,6 +387,10 @@ impl Session {
             self.services.prepared.begin_anew();
         }
         self.note_failed_commit(upstream, said.code);
+        // Cancelled before it has read any data, a COPY has not read the Syncs that it would ignore.
+        if said.code == SqlState::QUERY_CANCELED && upstream.ignored_syncs > 0 {
+            upstream.afterwards = Afterwards::Discard;
+        }
         self.held_from = None;
         upstream.cycle = if said.fatal {
             Cycle::Fatal
@@ -474,6 +481,7 @@ impl Session {
         upstream.completed = 0;
         upstream.prepared = 0;
         upstream.unprepared.clear();
+        upstream.ignored_syncs = 0;
         if status == TransactionStatus::Idle {
             upstream.leave = None;
             upstream.portals.clear();

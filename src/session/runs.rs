@@ -37,10 +37,11 @@ pub(super) fn run_end(bytes: &[u8], max_query_size: usize) -> Result<Option<RunE
             frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL if at == 0 => {
                 return Ok(Some(RunEnd::StrayCopy(header.size)));
             }
-            frontend::COPY_DATA
-            | frontend::COPY_DONE
-            | frontend::COPY_FAIL
-            | frontend::TERMINATE => return Ok(Some(RunEnd::At(at, Ending::Open))),
+            // What they are depends on whether a COPY has begun by then.
+            frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL => {
+                return Ok(Some(RunEnd::At(at, Ending::Cut)));
+            }
+            frontend::TERMINATE => return Ok(Some(RunEnd::At(at, Ending::Open))),
             frontend::QUERY if at > 0 => return Ok(Some(RunEnd::At(at, Ending::Open))),
             _ => {}
         }

@@ -63,6 +63,8 @@ pub struct Upstream {
     pub remaking: VecDeque<Remaking>,
     /// So many PREPAREs and DEALLOCATEs of this cycle have been answered.
     pub prepared: usize,
+    /// So many Syncs of this cycle were sent ahead of a COPY's data, which ignores them.
+    pub ignored_syncs: u64,
     /// Open portals whose statements change more than data, or copy.
     pub portals: Vec<(Box<[u8]>, Arc<Decision>)>,
     /// What has been bound to the unnamed portal in a cycle that goes on behind a Flush, on a replica.
@@ -195,6 +197,7 @@ impl Upstream {
             unprepared: Vec::new(),
             remaking: VecDeque::new(),
             prepared: 0,
+            ignored_syncs: 0,
             portals: Vec::new(),
             bound: None,
             describing: VecDeque::new(),

@@ -834,6 +834,40 @@ fn with_startup_values() -> Vec<Story> {
             ],
         ),
         (
+            "a ROLLBACK ahead of a Flush counts for what is parsed behind it",
+            "1 2 C(INSERT 0 1)",
+            Vec::new(),
+            vec![
+                say("BEGIN; SELECT 1/0"),
+                flushed([&in_extended("ROLLBACK")[..], &[Act::Flush]].concat()),
+                turn(vec![
+                    parse("t", "INSERT INTO note VALUES ($1, 'p')"),
+                    bind("t", &["5"]),
+                    execute(),
+                    Act::Sync,
+                ]),
+                turn(vec![bind("t", &["6"]), execute(), Act::Sync]),
+            ],
+        ),
+        (
+            "data for no COPY is nothing, wherever it stands",
+            "1 2 D(1) C(SELECT 1) Z(I)",
+            Vec::new(),
+            vec![
+                turn(vec![parse("s", one), Act::CopyDone, Act::Sync]),
+                turn(vec![
+                    Act::CopyFail,
+                    parse("", "SELECT 1"),
+                    Act::CopyData(b"no\n".to_vec()),
+                    bind("", &[]),
+                    Act::CopyDone,
+                    execute(),
+                    Act::CopyDone,
+                    Act::Sync,
+                ]),
+            ],
+        ),
+        (
             "what SQL has prepared is closed in a failed transaction too",
             "E(S=ERROR V=ERROR C=26000 M=prepared statement \"s\" does not exist)",
             Vec::new(),
