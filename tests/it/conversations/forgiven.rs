@@ -1,7 +1,7 @@
 //! Answers that may differ because docs/limits.md says so. What comes behind one of them is another story.
 
 use super::Compared;
-use super::act::{Conversation, Turn};
+use super::act::{Act, Cancel, Conversation, Turn, Wait};
 
 impl Compared {
     /// Cuts off what begins with such an answer, if it is the first that differs.
@@ -17,6 +17,8 @@ impl Compared {
         let transaction = turns.get(begun_behind(&direct.answers[..at])..);
         if is_refused_by_replica(turns, said, answer)
             || is_beyond_a_replica(transaction.unwrap_or_default(), answer)
+            || is_behind_cancelled_copy(turns, &direct.answers[..at])
+            || is_reset_ahead_of_isolation(conversation, turns, answer)
         {
             for seen in [direct, through] {
                 seen.answers.truncate(at);
@@ -62,4 +64,30 @@ fn begun_behind(answers: &[String]) -> usize {
         status.is_some_and(|status| status.starts_with(" Z(I)"))
     };
     answers.iter().rposition(is_idle).unwrap_or(0)
+}
+
+/// A COPY that is cancelled before it has read any data answers the Sync that was sent ahead of it too.
+fn is_behind_cancelled_copy(turns: &[Turn], answers: &[String]) -> bool {
+    let begins = |turn: &Turn| {
+        turn.wait == Wait::CopyBegun
+            && turn.cancel == Cancel::Answered
+            && turn.acts.contains(&Act::Sync)
+    };
+    // The answer to its data; the first is the greeting.
+    let mut ended = turns.iter().zip(answers.iter().skip(2));
+    ended.any(|(turn, answer)| begins(turn) && answer.contains("C=57014"))
+}
+
+/// What sets a list of names again as the start-up packet gave it is a query.
+fn is_reset_ahead_of_isolation(conversation: &Conversation, turns: &[Turn], through: &str) -> bool {
+    const TOO_LATE: &str =
+        "C=25001 M=SET TRANSACTION ISOLATION LEVEL must be called before any query";
+    let resets = |turn: &Turn| {
+        let turn = turn.to_string();
+        turn.contains("RESET") || turn.contains("DEFAULT")
+    };
+    let mut startup = conversation.startup.iter();
+    through.contains(TOO_LATE)
+        && turns.iter().any(resets)
+        && startup.any(|(name, value)| [name, value].iter().any(|it| it.contains("search_path")))
 }
