@@ -20,6 +20,7 @@ impl Session {
     pub(super) fn send_sql_statements(&self, upstream: &mut Upstream, plan: &Plan) {
         // In a failed transaction nothing can be prepared.
         if upstream.may_be_in_vain() {
+            self.send_taken_names(upstream, plan);
             return;
         }
         let mut wanted = match &plan.mentioned {
@@ -69,6 +70,22 @@ impl Session {
             if in_transaction {
                 upstream.send_ahead(b"ROLLBACK TO causeway; RELEASE causeway");
             }
+        }
+    }
+
+    /// A text may end a failed transaction, and be told behind that that a name is taken. What stands for nothing
+    /// is prepared there too.
+    fn send_taken_names(&self, upstream: &mut Upstream, plan: &Plan) {
+        let mentioned = plan.mentioned.iter().filter(|_| plan.ends_transaction);
+        let mut seen: Vec<&str> = Vec::new();
+        for (name, wanted) in mentioned.flat_map(|it| &it.run) {
+            let held = &mut upstream.server.sql_statements;
+            let is_lacking = !seen.contains(&&**name) && !held.contains_key(name);
+            if is_lacking && matches!(wanted, Wanted::Taken) {
+                held.insert(name.clone(), ANYTHING.into());
+                upstream.prepare_perhaps(name.clone(), wanted);
+            }
+            seen.push(name);
         }
     }
 

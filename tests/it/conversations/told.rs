@@ -868,6 +868,23 @@ fn with_startup_values() -> Vec<Story> {
             ],
         ),
         (
+            "a name is taken behind the end of a failed transaction in its text",
+            "C(ROLLBACK) E(S=ERROR V=ERROR C=42P05",
+            Vec::new(),
+            vec![
+                turn(vec![parse("s", "SELECT 7"), Act::Sync]),
+                say("PREPARE u AS SELECT 7"),
+                say("BEGIN; SELECT 1/0"),
+                say("ROLLBACK; PREPARE s AS SELECT 8"),
+                say("BEGIN; SELECT 1/0"),
+                say("COMMIT; PREPARE u AS SELECT 8"),
+                say("BEGIN; SELECT 1/0"),
+                say("ROLLBACK; DEALLOCATE s; PREPARE s AS SELECT 9; EXECUTE s"),
+                say("EXECUTE u"),
+                turn(vec![bind("s", &[]), execute(), Act::Sync]),
+            ],
+        ),
+        (
             "what SQL has prepared is closed in a failed transaction too",
             "E(S=ERROR V=ERROR C=26000 M=prepared statement \"s\" does not exist)",
             Vec::new(),
