@@ -152,6 +152,11 @@ impl Compared {
             if cancelled.is_some() && cancelled == without_line_of_cancel(through) {
                 *direct = through.clone();
             }
+            // Nor can a server describe the parameters of what it cannot prepare any more.
+            let undescribed = without_lone_parameters(direct);
+            if undescribed != *direct && undescribed == *through {
+                *direct = undescribed;
+            }
             // The same statement under two names: which of them an error is about is not kept.
             if direct.contains("C=08P01") {
                 let unnamed = |answer: &str| answer.replace("\"s\"", "\"t\"");
@@ -209,6 +214,23 @@ fn without_line_of_cancel(answer: &str) -> Option<String> {
         answer.split_once("C=57014 M=canceling statement due to user request W=COPY ")?;
     let (_, behind) = error.split_once(") Z(")?;
     Some([before, behind].concat())
+}
+
+/// An answer without the parameters of what does not parse.
+fn without_lone_parameters(answer: &str) -> String {
+    const FAILS: &str = ") E(S=ERROR V=ERROR C=42";
+    let mut kept = String::new();
+    let mut rest = answer;
+    while let Some(end) = rest.find(FAILS) {
+        let (ahead, behind) = rest.split_at(end + ") ".len());
+        let start = ahead[..end].rfind(' ').map_or(0, |at| at + 1);
+        kept.push_str(match ahead[start..].starts_with("t(") {
+            true => &ahead[..start],
+            false => ahead,
+        });
+        rest = behind;
+    }
+    kept + rest
 }
 
 /// The answers of an answer's cycles in a failed transaction; of others what stands between those.
