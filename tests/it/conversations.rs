@@ -146,7 +146,8 @@ impl Compared {
             Some([&answer[..start], FAILED, &answer[end..]].concat())
         };
         let pairs = self.direct.answers.iter_mut().zip(&self.through.answers);
-        for (direct, through) in pairs {
+        let mut end = None;
+        for (at, (direct, through)) in pairs.enumerate() {
             // A cancel hits a COPY at whatever line it has come to.
             let cancelled = without_line_of_cancel(direct);
             if cancelled.is_some() && cancelled == without_line_of_cancel(through) {
@@ -180,7 +181,22 @@ impl Compared {
                     && cycles.all(|(direct, through)| alike(direct, through))
             };
             if all_alike || forgiven(direct).as_ref() == Some(through) {
+                // What follows in this cycle is skipped.
+                if direct != through && !through.ends_with(" Z(E)") {
+                    end.get_or_insert(at + 1);
+                }
                 *direct = through.clone();
+            }
+        }
+        self.end_at(end.unwrap_or(usize::MAX));
+    }
+
+    /// Cuts off what comes behind so many answers.
+    fn end_at(&mut self, end: usize) {
+        for seen in [&mut self.direct, &mut self.through] {
+            if end < seen.answers.len() {
+                seen.answers.truncate(end);
+                seen.left.clear();
             }
         }
     }

@@ -20,10 +20,7 @@ impl Compared {
             || is_behind_cancelled_copy(turns, &direct.answers[..at])
             || is_reset_ahead_of_isolation(conversation, turns, answer)
         {
-            for seen in [direct, through] {
-                seen.answers.truncate(at);
-                seen.left.clear();
-            }
+            self.end_at(at);
         }
     }
 }
