@@ -347,14 +347,11 @@ impl Upstream {
         self.server.unnamed = Some(unnamed.tag);
     }
 
-    /// The transaction has failed, and neither this nor what came ahead of it in its cycle ends it: the server
-    /// will say so.
+    /// The transaction has failed, and this does not end it: the server will say so.
     fn is_in_vain(&self, decision: &Decision) -> bool {
-        let ends = |decision: &Decision| decision.effects.iter().any(ends_transaction);
-        self.server.status == TransactionStatus::Failed
+        self.is_in_failed_transaction()
             && !self.server.owed.awaits_server()
-            && !self.effects.iter().any(|(_, decision)| ends(decision))
-            && !ends(decision)
+            && !decision.effects.iter().any(ends_transaction)
     }
 
     /// A cycle that has not been answered may make, or leave, the transaction failed: then the server

@@ -96,7 +96,7 @@ impl Session {
         let Some(mentioned) = &plan.mentioned else {
             return;
         };
-        if upstream.server.status == TransactionStatus::Failed {
+        if upstream.is_in_failed_transaction() {
             return;
         }
         let mut seen: Vec<&str> = Vec::new();

@@ -7,6 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::client_statements::Unnamed;
 use super::dispatch::changes_names;
+use super::effects::ends_transaction;
 use super::explained::Explained;
 use super::in_sql::Remaking;
 use super::pins::Holdings;
@@ -234,6 +235,15 @@ impl Upstream {
 
     pub fn is_in_transaction(&self) -> bool {
         self.server.status != TransactionStatus::Idle
+    }
+
+    /// The transaction has failed, and nothing that has been sent of its cycle ends it.
+    pub fn is_in_failed_transaction(&self) -> bool {
+        let mut sent = self
+            .effects
+            .iter()
+            .flat_map(|(_, decision)| &decision.effects);
+        self.server.status == TransactionStatus::Failed && !sent.any(ends_transaction)
     }
 
     /// A BEGIN has been sent to it, though perhaps not answered.

@@ -513,7 +513,18 @@ pub fn conversations() -> Vec<(&'static str, &'static str, Conversation)> {
                     Act::DescribeStatement("t"),
                     Act::Sync,
                 ]),
-                say("ROLLBACK"),
+                flushed(vec![
+                    parse("", "ROLLBACK"),
+                    bind("", &[]),
+                    execute(),
+                    Act::Flush,
+                ]),
+                turn(vec![
+                    parse("", "EXECUTE s(3)"),
+                    bind("", &[]),
+                    execute(),
+                    Act::Sync,
+                ]),
             ],
         ),
         (
