@@ -313,11 +313,23 @@ impl ClientStatements {
 
     /// What the last changes, so many, have made of one statement is another's from now on.
     pub fn exchange(&mut self, count: usize, old: StatementId, new: &Arc<Statement>) {
-        for change in self.changes.iter_mut().rev().take(count) {
-            if let Changed::Named { name, made, .. } = &mut change.what
-                && *made == Some(old)
-            {
+        let first = self.changes.len().saturating_sub(count);
+        let mut exchanged: Vec<&[u8]> = Vec::new();
+        for change in self.changes.range_mut(first..) {
+            let Changed::Named {
+                name, made, before, ..
+            } = &mut change.what
+            else {
+                continue;
+            };
+            // What one of them has made another may take away.
+            if exchanged.contains(&&**name) {
+                let taken = before.as_mut().filter(|it| it.id == old);
+                taken.into_iter().for_each(|it| *it = Arc::clone(new));
+            }
+            if *made == Some(old) {
                 *made = Some(new.id);
+                exchanged.push(name);
                 if let Some(named) = self.named.get_mut(name).filter(|it| it.id == old) {
                     *named = Arc::clone(new);
                 }
@@ -502,6 +514,30 @@ mod tests {
         client.undo_first(2);
         assert_eq!(client.get(b"s").unwrap().text(), b"select 1");
         assert_eq!(client.unsettled(), 0);
+    }
+
+    #[test]
+    fn what_is_exchanged_stays_so_when_it_is_not_closed_in_the_end() {
+        let prepared = Prepared::new();
+        let shared = intern(&prepared, "select 1");
+        let apart = prepared.set_apart(&shared);
+        let mut client = ClientStatements::default();
+        client.register(b"s", Arc::clone(&shared));
+        client.settle();
+        client.close(b"s");
+        client.register(b"s", Arc::clone(&shared));
+        client.close(b"s");
+        client.exchange(3, shared.id, &apart);
+        let id = |client: &ClientStatements| client.get(b"s").map(|it| it.id);
+        client.undo_last(1);
+        assert_eq!(id(&client), Some(apart.id));
+        assert_eq!(client.name_of(apart.id).as_deref(), Some(&b"s"[..]));
+        client.undo_last(2);
+        assert_eq!(
+            id(&client),
+            Some(shared.id),
+            "that of before is no part of it"
+        );
     }
 
     #[test]
