@@ -19,6 +19,7 @@ impl Compared {
             || is_beyond_a_replica(transaction.unwrap_or_default(), answer)
             || is_behind_cancelled_copy(turns, &direct.answers[..at])
             || is_reset_ahead_of_isolation(conversation, turns, answer)
+            || is_executed_behind_failure(turns, answer)
         {
             self.end_at(at);
         }
@@ -73,6 +74,22 @@ fn is_behind_cancelled_copy(turns: &[Turn], answers: &[String]) -> bool {
     // The answer to its data; the first is the greeting.
     let mut ended = turns.iter().zip(answers.iter().skip(2));
     ended.any(|(turn, answer)| begins(turn) && answer.contains("C=57014"))
+}
+
+/// In a failed transaction a server cannot be given what a text runs behind its end.
+fn is_executed_behind_failure(turns: &[Turn], through: &str) -> bool {
+    let executes = |act: &Act| match act {
+        Act::Query(text) => ["COMMIT;", "ROLLBACK;"].iter().any(|end| {
+            let behind = text.split_once(end);
+            behind.is_some_and(|(_, behind)| behind.contains("EXECUTE "))
+        }),
+        _ => false,
+    };
+    let lacks = through
+        .split_once("C(ROLLBACK)")
+        .is_some_and(|(_, behind)| behind.contains("C=26000 M=prepared statement"));
+    let turn = turns.last();
+    lacks && turn.is_some_and(|turn| turn.acts.iter().any(executes))
 }
 
 /// What sets a list of names again as the start-up packet gave it is a query.
