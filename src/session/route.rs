@@ -18,7 +18,7 @@ use crate::routing::{
     Choice, Guarantee, Level, Node, NodeIndex, NodeState, OnLag, Preference, PrimaryReason,
     ReadNeed, Role, Topology, WaitEnd, gate, select,
 };
-use crate::sql::Class;
+use crate::sql::{Begin, Class, Isolation};
 
 /// Why a run went where it went, as `SHOW causeway.last_route` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,13 +137,17 @@ impl Session {
             return Need::Primary(Reason::Transaction);
         }
         let level = plan.level().unwrap_or_else(|| self.level());
-        let begins = match self.local {
+        let deferred = match self.local {
             LocalTransaction::Deferred(begin) => Some(begin),
-            LocalTransaction::None | LocalTransaction::Failed => plan.begins,
+            LocalTransaction::None | LocalTransaction::Failed => None,
         };
-        if let Some(begin) = begins {
-            let stays_reading = begin.read_only == Some(true)
-                && begin.isolation != Some(crate::sql::Isolation::Serializable)
+        if let Some(begin) = deferred.or(plan.begins) {
+            // A second BEGIN is warned about, and its modes count.
+            let again = plan.begins.unwrap_or(begin);
+            let is_serializable = |begin: Begin| begin.isolation == Some(Isolation::Serializable);
+            let stays_reading = again.read_only.or(begin.read_only) == Some(true)
+                && !is_serializable(begin)
+                && !is_serializable(again)
                 && plan.class < Class::PrimaryRead;
             return match stays_reading {
                 true => Need::Read(level),

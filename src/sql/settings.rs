@@ -231,8 +231,16 @@ fn set_transaction(reader: &mut Reader) -> Option<Part> {
         let reason = "a snapshot belongs to the server that exported it";
         return Some(Part::new(Class::PrimaryRead, reason).with(effect));
     }
-    let Begin { read_only, .. } = transaction::modes(reader)?;
+    let Begin {
+        read_only,
+        isolation,
+        ..
+    } = transaction::modes(reader)?;
     let effect = Effect::SetTransaction { read_only };
+    if read_only == Some(false) || isolation == Some(Isolation::Serializable) {
+        let reason = "a replica has no such transactions";
+        return Some(Part::new(Class::PrimaryRead, reason).with(effect));
+    }
     Some(Part::anywhere("SET TRANSACTION", effect))
 }
 

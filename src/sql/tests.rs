@@ -523,7 +523,7 @@ fn settings() {
             },
         ),
         (
-            "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
             Effect::SetTransaction { read_only: None },
         ),
         (
@@ -639,6 +639,21 @@ fn settings() {
         &[set("a", "'1'"), Effect::SetLocal { name: "b".into() }],
         &["SELECT set_config('a', '1', false), set_config('b', '2', true)"],
     );
+}
+
+#[test]
+fn no_replica_has_transactions_that_write_or_are_serializable() {
+    for (text, read_only) in [
+        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", None),
+        ("SET TRANSACTION READ WRITE", Some(false)),
+        (
+            "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY",
+            Some(true),
+        ),
+    ] {
+        let effects = [Effect::SetTransaction { read_only }];
+        assert_effects(Class::PrimaryRead, &effects, &[text]);
+    }
 }
 
 #[test]

@@ -49,6 +49,7 @@ fn is_beyond_a_replica(transaction: &[Turn], through: &str) -> bool {
         "C=25001 M=causeway: what pins a session cannot be done in a READ ONLY transaction",
         " during recovery",
         " while recovery is in progress",
+        " in a hot standby",
     ];
     let is_refused = refused.iter().any(|words| through.contains(words));
     is_refused && transaction.iter().any(is_read_only)
