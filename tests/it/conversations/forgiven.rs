@@ -20,6 +20,7 @@ impl Compared {
             || is_behind_cancelled_copy(turns, &direct.answers[..at])
             || is_reset_ahead_of_isolation(conversation, turns, answer)
             || is_executed_behind_failure(turns, answer)
+            || is_of_unnamed_that_was_skipped(turns, said, answer)
         {
             self.end_at(at);
         }
@@ -91,6 +92,23 @@ fn is_executed_behind_failure(turns: &[Turn], through: &str) -> bool {
         .is_some_and(|(_, behind)| behind.contains("C=26000 M=prepared statement"));
     let turn = turns.last();
     lacks && turn.is_some_and(|turn| turn.acts.iter().any(executes))
+}
+
+/// A Describe that fails in a failed transaction, as conversations are forgiven for, skips the Parse behind it, which
+/// would have dropped the unnamed statement.
+fn is_of_unnamed_that_was_skipped(turns: &[Turn], direct: &str, through: &str) -> bool {
+    const GONE: &str = "C=26000 M=unnamed prepared statement does not exist";
+    const FAILED: &str = "C=25P02 M=current transaction is aborted, \
+        commands ignored until end of transaction block";
+    let skips = |turn: &Turn| {
+        let mut acts = turn.acts.split(Act::ends_cycle);
+        acts.any(|cycle| {
+            let described = |act: &Act| matches!(act, Act::DescribeStatement(_));
+            let mut behind = cycle.iter().skip_while(|act| !described(act));
+            behind.any(|act| matches!(act, Act::Parse { name: "", .. }))
+        })
+    };
+    direct.contains(GONE) && direct.replace(GONE, FAILED) == through && turns.iter().any(skips)
 }
 
 /// What sets a list of names again as the start-up packet gave it is a query.
