@@ -19,7 +19,7 @@ use crate::protocol::message::{self, TransactionStatus};
 use crate::protocol::owed::{Fate, Request};
 use crate::routing::Guarantee;
 use crate::server::{PREPARED_COMMIT, statement_name};
-use crate::sql::{Decision, Effect};
+use crate::sql::{Class, Decision, Effect};
 
 /// Behind the name, the body of a Parse of COMMIT.
 const COMMIT_DEFINITION: &[u8] = b"COMMIT\0\0\0";
@@ -160,6 +160,19 @@ fn is_bare(query: &Buffer) -> bool {
     })
 }
 
+fn lists_statements(plan: &Plan) -> bool {
+    let names_view = |decision: &Decision| {
+        let mut relations = decision.relations.iter();
+        relations.any(|relation| *relation.name == *"pg_prepared_statements")
+    };
+    plan.steps.iter().any(|step| match &step.what {
+        What::Query(decision) => names_view(decision),
+        What::BindNamed(statement) => names_view(&statement.classified.decision),
+        What::BindUnnamed(unnamed) => names_view(&unnamed.classified.decision),
+        _ => false,
+    })
+}
+
 impl Upstream {
     /// Asks for the position behind everything that has been sent.
     pub fn send_capture(&mut self) {
@@ -185,6 +198,19 @@ impl Upstream {
         self.server.wire.output.extend(&out);
         self.server.owed.push(Request::Bind, Fate::Swallow);
         self.server.owed.push(Request::Execute, Fate::Forward);
+    }
+
+    /// Who lists the prepared statements of their session do not find ours among them.
+    pub(super) fn hide_prepared_commit(&mut self, plan: &Plan) {
+        let is_there = || self.server.statements.has(PREPARED_COMMIT);
+        if plan.class == Class::PrimaryRead && is_there() && lists_statements(plan) {
+            let mut out = Vec::new();
+            message::put_close_statement(&mut out, &statement_name(PREPARED_COMMIT));
+            self.server.wire.output.extend(&out);
+            let close = Request::Evict(PREPARED_COMMIT);
+            self.server.owed.push(close, Fate::Swallow);
+            self.server.statements.remove(PREPARED_COMMIT);
+        }
     }
 
     /// Ends the cycle of a COMMIT and asks for the position behind it.

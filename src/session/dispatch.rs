@@ -40,6 +40,7 @@ impl Session {
             true => self.send_mentioned(&mut upstream, &plan),
             false => self.prepare_server(&mut upstream, &plan),
         }
+        upstream.hide_prepared_commit(&plan);
         if plan.is_behind_read && plan.has_effects {
             // It is too late for an isolation level.
             upstream.run_within_cycle("SELECT");

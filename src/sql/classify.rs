@@ -220,7 +220,7 @@ fn join(parts: Vec<Part>) -> Decision {
         relations.extend(part.relations);
     }
     decision.effects = effects.into();
-    if decision.class == Class::Read {
+    if (Class::Read..=Class::PrimaryRead).contains(&decision.class) {
         decision.relations = relations.into();
     }
     decision

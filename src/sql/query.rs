@@ -55,7 +55,7 @@ pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[lexer::Token]) -> P
         return Part::write(reason);
     }
     match walk.into_found() {
-        (Some(reason), _) => Part::new(Class::PrimaryRead, reason),
+        (Some(reason), relations) => Part::new(Class::PrimaryRead, reason).reading(relations),
         (None, relations) => Part::new(Class::Read, "it only reads").reading(relations),
     }
 }

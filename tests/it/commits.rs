@@ -76,6 +76,22 @@ async fn what_is_committed_is_read() {
 }
 
 #[tokio::test]
+async fn the_prepared_commit_is_listed_for_nobody() {
+    let (_front, mut raw) = front().await;
+    let list = "SELECT count(*) FROM pg_prepared_statements WHERE name = 'causeway_commit'";
+    let lists = [
+        vec![query(list)],
+        vec![parse("", list), bind("", "", &[]), execute("", 0), sync()],
+    ];
+    for (number, list) in lists.iter().enumerate() {
+        begin(&mut raw, &format!("INSERT INTO parent VALUES ({number})")).await;
+        assert_eq!(raw.query("COMMIT").await, "C(COMMIT) Z(I)");
+        let answer = raw.exchange(list).await;
+        assert!(answer.contains("D(0)"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_comment_of_the_client_s_reaches_the_server() {
     let (front, mut raw) = front().await;
     begin(&mut raw, "INSERT INTO parent VALUES (1)").await;
