@@ -3,7 +3,7 @@
 use causeway::lab::APP_DATABASE;
 use tokio_postgres::Client;
 
-use crate::front::{ANYWHERE, Front, ask, read_on_replica, try_ask, until};
+use crate::front::{ANYWHERE, Front, ask, read_on_replica, try_ask, until, until_known};
 
 /// A write, and the process of the server that runs it.
 const WHO: &str = "SELECT pg_backend_pid() FROM (SELECT txid_current()) x";
@@ -31,6 +31,8 @@ async fn a_pin_lasts_as_long_as_what_is_held() {
         )
         .await
         .unwrap();
+    // What the functions do is known when the table is.
+    until_known(&front.client().await, "t").await;
     const LISTEN: &str = "LISTEN";
     const TABLE: &str = "temporary table";
     const CURSOR: &str = "cursor WITH HOLD";
