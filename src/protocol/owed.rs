@@ -159,7 +159,10 @@ impl Owed {
     pub fn is_changed_earlier(&self, id: StatementId) -> bool {
         let ends_cycle =
             |entry: &Entry| matches!(entry, Entry::Reply(request, _) if request.ends_cycle());
-        let changes = |entry: &Entry| matches!(entry, Entry::Reply(Request::Parse(of) | Request::Evict(of), _) if *of == id);
+        let changes = |entry: &Entry| match entry {
+            Entry::Reply(Request::Parse(of) | Request::Evict(of), _) => *of == id,
+            _ => false,
+        };
         let sent = self.entries.iter().rposition(ends_cycle).unwrap_or(0);
         self.entries.range(..sent).any(changes)
     }

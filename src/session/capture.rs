@@ -60,16 +60,12 @@ impl Session {
                 }
                 [.., execute, sync] => {
                     let (last, before) = (&execute.what, &plan.steps[..plan.steps.len() - 2]);
-                    let bound = before.iter().map(|step| match &step.what {
-                        What::BindNamed(statement) => commits(&statement.classified.decision),
-                        What::BindUnnamed(unnamed) => commits(&unnamed.classified.decision),
-                        _ => false,
-                    });
+                    let mut bound = before.iter().filter_map(Step::decision);
                     let others = before.iter().any(|step| matches!(step.what, What::Execute));
                     matches!(last, What::Execute)
                         && matches!(sync.what, What::Sync)
                         && !others
-                        && bound.filter(|commits| *commits).count() == 1
+                        && bound.any(|decision| commits(decision))
                 }
                 [] => false,
             }
@@ -160,17 +156,11 @@ fn is_bare(query: &Buffer) -> bool {
     })
 }
 
+/// A statement of the run reads the view of the prepared statements.
 fn lists_statements(plan: &Plan) -> bool {
-    let names_view = |decision: &Decision| {
-        let mut relations = decision.relations.iter();
-        relations.any(|relation| *relation.name == *"pg_prepared_statements")
-    };
-    plan.steps.iter().any(|step| match &step.what {
-        What::Query(decision) => names_view(decision),
-        What::BindNamed(statement) => names_view(&statement.classified.decision),
-        What::BindUnnamed(unnamed) => names_view(&unnamed.classified.decision),
-        _ => false,
-    })
+    let decisions = plan.steps.iter().filter_map(Step::decision);
+    let mut relations = decisions.flat_map(|decision| &decision.relations);
+    relations.any(|relation| *relation.name == *"pg_prepared_statements")
 }
 
 impl Upstream {

@@ -415,6 +415,7 @@ impl Upstream {
         self.server.unnamed = None;
     }
 
+    /// Gives the server a shared statement, and takes the least recently used one from it if there are too many.
     pub(super) fn send_parse(
         &mut self,
         id: StatementId,

@@ -70,11 +70,7 @@ impl Session {
         let mut at = 0;
         let mut bound = None;
         for step in &plan.steps {
-            let decision = match &step.what {
-                What::BindUnnamed(unnamed) => Some(&unnamed.classified.decision),
-                What::BindNamed(statement) => Some(&statement.classified.decision),
-                _ => None,
-            };
+            let decision = step.decision();
             if decision.is_some() && portal_of(&run[at..]) == portal {
                 bound = decision;
             }

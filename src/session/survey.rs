@@ -176,6 +176,18 @@ pub struct Step {
     pub what: What,
 }
 
+impl Step {
+    /// What the text does that it runs, or binds in order to run it.
+    pub(super) fn decision(&self) -> Option<&Arc<Decision>> {
+        match &self.what {
+            What::Query(decision) => Some(decision),
+            What::BindNamed(statement) => Some(&statement.classified.decision),
+            What::BindUnnamed(unnamed) => Some(&unnamed.classified.decision),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub enum What {
     Query(Arc<Decision>),

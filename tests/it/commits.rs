@@ -34,13 +34,13 @@ fn commits() -> [Vec<Vec<u8>>; 3] {
     [
         vec![query("COMMIT")],
         vec![query(" commit ; ")],
-        vec![
-            parse("", "COMMIT"),
-            bind("", "", &[]),
-            execute("", 0),
-            sync(),
-        ],
+        extended("COMMIT"),
     ]
+}
+
+/// One cycle of the extended protocol.
+fn extended(sql: &str) -> Vec<Vec<u8>> {
+    vec![parse("", sql), bind("", "", &[]), execute("", 0), sync()]
 }
 
 /// The answer without what only an extended one has.
@@ -79,10 +79,7 @@ async fn what_is_committed_is_read() {
 async fn the_prepared_commit_is_listed_for_nobody() {
     let (_front, mut raw) = front().await;
     let list = "SELECT count(*) FROM pg_prepared_statements WHERE name = 'causeway_commit'";
-    let lists = [
-        vec![query(list)],
-        vec![parse("", list), bind("", "", &[]), execute("", 0), sync()],
-    ];
+    let lists = [vec![query(list)], extended(list)];
     for (number, list) in lists.iter().enumerate() {
         begin(&mut raw, &format!("INSERT INTO parent VALUES ({number})")).await;
         assert_eq!(raw.query("COMMIT").await, "C(COMMIT) Z(I)");
