@@ -20,9 +20,8 @@ use super::{Class, Relation};
 
 pub(super) fn classify(rules: &Rules, text: &[u8], tokens: &[lexer::Token]) -> Part {
     if let Some(reason) = writes_by_tokens(rules, text, tokens) {
-        let makes_table = |token: &lexer::Token| reader::is_word(text, *token, "INTO");
         return Part {
-            is_ddl: tokens.iter().any(makes_table),
+            is_ddl: makes_table(text, tokens),
             ..Part::write(reason)
         };
     }
@@ -225,6 +224,14 @@ fn exceeds_parser(text: &[u8], tokens: &[lexer::Token]) -> Option<&'static str> 
         }
     }
     None
+}
+
+/// `SELECT ... INTO`: an INTO that belongs to no INSERT or MERGE.
+fn makes_table(text: &[u8], tokens: &[lexer::Token]) -> bool {
+    let is = |token: lexer::Token, word| reader::is_word(text, token, word);
+    tokens
+        .windows(2)
+        .any(|pair| is(pair[1], "INTO") && !is(pair[0], "INSERT") && !is(pair[0], "MERGE"))
 }
 
 fn parse(tokens: Vec<TokenWithSpan>) -> Option<Query> {

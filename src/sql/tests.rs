@@ -831,6 +831,16 @@ fn copy_in_and_ddl_are_marked() {
         ("SELECT a INTO u FROM t", false, true),
         ("EXPLAIN ANALYZE SELECT a INTO u FROM t", false, true),
         ("INSERT INTO t VALUES (1)", false, false),
+        (
+            "WITH a AS (INSERT INTO t VALUES (1) RETURNING a) INSERT INTO u SELECT a FROM a",
+            false,
+            false,
+        ),
+        (
+            "WITH a AS (INSERT INTO t VALUES (1) RETURNING a) SELECT a INTO u FROM a",
+            false,
+            true,
+        ),
         ("DO $$ BEGIN INSERT INTO t VALUES (1); END $$", false, false),
         ("DO $$ BEGIN CREATE TABLE u (); END $$", false, true),
         ("DO $$ BEGIN EXECUTE 'x'; END $$", false, true),
