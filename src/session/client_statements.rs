@@ -440,17 +440,16 @@ impl ClientStatements {
                 let is_made = |unnamed: &Option<Arc<Unnamed>>| {
                     unnamed.as_ref().map(|unnamed| unnamed.tag) == made
                 };
-                if is_made(&self.unnamed) {
-                    self.unnamed = before;
-                    return;
-                }
-                for later in &mut self.changes {
-                    if let Changed::Unnamed { before: its, .. } = &mut later.what
-                        && is_made(its)
-                    {
-                        *its = before;
-                        return;
-                    }
+                let later = self
+                    .changes
+                    .iter_mut()
+                    .find_map(|later| match &mut later.what {
+                        Changed::Unnamed { before, .. } => Some(before),
+                        Changed::Named { .. } => None,
+                    });
+                let place = later.unwrap_or(&mut self.unnamed);
+                if is_made(place) {
+                    *place = before;
                 }
             }
             Changed::Named {
@@ -550,6 +549,20 @@ mod tests {
         client.undo_first(1);
         assert_eq!(unnamed(&client), Some(&b"three"[..]), "made later");
         client.undo_last(1);
+        assert_eq!(unnamed(&client), Some(&b"one"[..]));
+    }
+
+    #[test]
+    fn what_is_closed_again_later_stays_closed() {
+        let mut client = ClientStatements::default();
+        parse_unnamed(&mut client, "one");
+        client.settle();
+        client.close(b"");
+        client.close(b"");
+        client.sent(2, 0);
+        client.undo_first(1);
+        assert_eq!(unnamed(&client), None);
+        client.undo_first(1);
         assert_eq!(unnamed(&client), Some(&b"one"[..]));
     }
 
