@@ -28,6 +28,7 @@ impl Scene {
             timeline: None,
             branched_at: None,
             clock: None,
+            tells_transactions: true,
         }
     }
 

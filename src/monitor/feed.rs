@@ -1,7 +1,7 @@
 //! What sessions see of the monitor: the newest topology, and waiting for it to change.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::fold::{Fold, Outcome};
-use crate::routing::{Lsn, Node, NodeIndex, NodeState, Role, Timeline, Topology};
+use crate::routing::{Lsn, Node, NodeIndex, NodeState, Role, Timeline, Topology, Xid};
 
 /// A cheap handle on what the monitor publishes. It outlives the monitor, and then stands still.
 #[derive(Clone)]
@@ -39,16 +39,21 @@ pub(super) struct Post {
     /// Its last answer while it may be used.
     answer: watch::Sender<Option<Answer>>,
     waiters: AtomicUsize,
+    /// Transactions that are waited for, one entry for each waiter.
+    wanted: Mutex<Vec<Xid>>,
     suspected: AtomicBool,
     wake: Notify,
 }
 
 /// As much of an observation as anybody waits for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Answer {
     timeline: Timeline,
     lsn: Lsn,
     started: Instant,
+    connected: Instant,
+    /// Those of the wanted transactions that the node showed before it told its timeline.
+    shown: Arc<[Xid]>,
 }
 
 impl Feed {
@@ -93,6 +98,21 @@ impl Feed {
         answer.is_some_and(|answer| Some(answer.timeline) == timeline)
     }
 
+    /// As [`reached`](Feed::reached), until `node` is seen to show what transaction `xid` of `timeline` has committed.
+    /// Gives when the connection was opened that has told so.
+    pub async fn shown(
+        &self,
+        node: NodeIndex,
+        timeline: Timeline,
+        xid: Xid,
+        at_most: Duration,
+    ) -> Option<Instant> {
+        let _wanted = Wanted::new(self.board.post(node)?, xid);
+        let decided = |answer: &Answer| answer.timeline != timeline || answer.shown.contains(&xid);
+        let answer = self.answer(node, at_most, decided).await?;
+        (answer.timeline == timeline).then_some(answer.connected)
+    }
+
     /// Waits until `node` has answered a probe that started at `moment` or later, as a server
     /// opened at `moment` needs before it may be trusted with a floor (see
     /// [`Observation::vouches_for`](crate::routing::Observation::vouches_for)). False when that
@@ -113,7 +133,7 @@ impl Feed {
         let mut answers = post.answer.subscribe();
         let _waiter = Waiter::new(post);
         let fitting = answers.wait_for(|answer| answer.as_ref().is_some_and(&fits));
-        *timeout(at_most, fitting).await.ok()?.ok()?
+        (*timeout(at_most, fitting).await.ok()?.ok()?).clone()
     }
 
     /// A session saw a connection to `node` fail: it is probed at once.
@@ -159,15 +179,25 @@ impl Board {
         self.posts.get(usize::from(node.0))
     }
 
-    /// Folds in what a probe found, publishes, wakes who waits, and logs what has changed.
-    pub(super) fn publish(&self, node: NodeIndex, outcome: Outcome) -> Arc<Topology> {
+    /// Folds in what a probe found, publishes, wakes who waits, and logs what has changed. `shown` are those
+    /// of the wanted transactions that the node shows.
+    pub(super) fn publish(
+        &self,
+        node: NodeIndex,
+        outcome: Outcome,
+        shown: Arc<[Xid]>,
+    ) -> Arc<Topology> {
         let mut fold = self.fold.lock().unwrap_or_else(PoisonError::into_inner);
         fold.take(node, outcome);
         let after = Arc::new(fold.topology().clone());
         let before = self.topology.swap(after.clone());
         for (post, (old, new)) in self.posts.iter().zip(before.nodes.iter().zip(&after.nodes)) {
             if !Arc::ptr_eq(old, new) {
-                post.answer.send_replace(usable_answer(new));
+                let shown = match new.index == node {
+                    true => Arc::clone(&shown),
+                    false => Arc::default(),
+                };
+                post.answer.send_replace(usable_answer(new, shown));
                 log_change(old, new);
             }
         }
@@ -186,12 +216,14 @@ impl Board {
     }
 }
 
-fn usable_answer(node: &Node) -> Option<Answer> {
+fn usable_answer(node: &Node, shown: Arc<[Xid]>) -> Option<Answer> {
     let seen = node.observation()?;
     Some(Answer {
         timeline: seen.timeline?,
         lsn: seen.lsn,
         started: seen.started,
+        connected: seen.connected,
+        shown,
     })
 }
 
@@ -253,6 +285,7 @@ impl Post {
         Post {
             answer: watch::Sender::new(None),
             waiters: AtomicUsize::new(0),
+            wanted: Mutex::default(),
             suspected: AtomicBool::new(false),
             wake: Notify::new(),
         }
@@ -263,9 +296,18 @@ impl Post {
         self.waiters.load(Ordering::Acquire) > 0 || self.suspected.load(Ordering::Acquire)
     }
 
-    /// A probe is about to start: whatever was suspected before is being looked at.
-    pub(super) fn looks_again(&self) {
+    /// A probe is about to start: whatever was suspected before is being looked at. Gives the
+    /// transactions that it is to ask for.
+    pub(super) fn looks_again(&self) -> Vec<Xid> {
         self.suspected.store(false, Ordering::Release);
+        let mut wanted = self.wanted().clone();
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Vec<Xid>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns when [`is_eager`](Post::is_eager) may have become true. Cancel safe.
@@ -290,6 +332,28 @@ impl Waiter<'_> {
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.post.waiters.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Somebody who waits for a transaction, for as long as it lives.
+struct Wanted<'a> {
+    post: &'a Post,
+    xid: Xid,
+}
+
+impl Wanted<'_> {
+    fn new(post: &Post, xid: Xid) -> Wanted<'_> {
+        post.wanted().push(xid);
+        Wanted { post, xid }
+    }
+}
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        let mut wanted = self.post.wanted();
+        if let Some(place) = wanted.iter().position(|xid| *xid == self.xid) {
+            wanted.swap_remove(place);
+        }
     }
 }
 

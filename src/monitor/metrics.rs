@@ -119,6 +119,7 @@ mod tests {
             timeline: None,
             branched_at: None,
             clock: None,
+            tells_transactions: true,
         };
         let node = Node {
             name: NodeName("r".into()),

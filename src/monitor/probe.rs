@@ -11,22 +11,31 @@ use tokio_postgres::types::PgLsn;
 use tokio_postgres::{Row, Statement};
 
 use super::fold::{Following, Identity, Outcome};
-use crate::routing::{Lsn, Observation, Role, SystemId, Timeline, UnixMillis, WalGeometry};
+use crate::routing::{Lsn, Observation, Role, SystemId, Timeline, UnixMillis, WalGeometry, Xid};
 
 const IDENTIFY: &str = "\
 SELECT s.system_identifier, i.wal_block_size, i.bytes_per_wal_segment, \
        pg_catalog.current_setting('server_version') AS server_version, \
-       pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS sees_streaming \
+       pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS sees_streaming, \
+       (SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege(name, 'EXECUTE')) \
+          FROM pg_catalog.unnest(ARRAY['pg_catalog.txid_status(bigint)', \
+                                       'pg_catalog.txid_current_snapshot()', \
+                                       'pg_catalog.txid_snapshot_xmax(txid_snapshot)']) AS name \
+       ) AS sees_transactions \
   FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_init() i";
 
 /// The order counts: the role is asked once, before the position that it gives a meaning to, the
-/// clock before the position, which so covers all that was committed by then, and the position
-/// before the timeline, so that a switch in between shows the older position on the
+/// clock before the position, which so covers all that was committed by then, and transactions and position
+/// before the timeline that they belong to, so that a switch in between shows the older position on the
 /// newer timeline, which holds it, and never the reverse. `received_tli` is null where nothing is
 /// streamed and for a role without pg_monitor; the control file then tells a timeline that has been
 /// replayed, if late (manual, section "WAL Receiver Process Statistics", "Control Data Functions").
+///
+/// `{shown}` is [`SHOWN`], or false for a role that may not ask.
 const PROBE: &str = "\
 SELECT role.in_recovery, \
+       CASE WHEN role.in_recovery \
+            THEN ARRAY(SELECT xid FROM pg_catalog.unnest($1::bigint[]) AS xid WHERE {shown}) END AS shown, \
        CASE WHEN NOT role.in_recovery THEN pg_catalog.pg_last_wal_replay_lsn() END AS branched_at, \
        CASE WHEN NOT role.in_recovery \
             THEN (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint \
@@ -43,6 +52,13 @@ SELECT role.in_recovery, \
        CASE WHEN NOT role.in_recovery \
             THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END AS walfile \
   FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery OFFSET 0) AS role";
+
+/// A number that is greater than all that have ended here cannot be asked for; one that is on its way or has ended
+/// badly is not told. Whatever is told every later snapshot shows (manual, section "Transaction ID and Snapshot
+/// Information Functions"; a standby counts a transaction as running until its commit has been replayed).
+const SHOWN: &str = "\
+CASE WHEN xid < pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()) \
+     THEN pg_catalog.txid_status(xid) = 'committed' END";
 
 /// Why a node was not heard. Transient: the probe is repeated.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +115,8 @@ pub struct Control {
     pub server_version: String,
     /// Whether the role is shown which timeline a replica streams.
     pub sees_streaming: bool,
+    /// Whether the role may ask for the state of transactions.
+    pub sees_transactions: bool,
 }
 
 impl Control {
@@ -107,13 +125,18 @@ impl Control {
         let open = async {
             let client = pool.get().await.map_err(ProbeError::Connect)?;
             let opened = Instant::now();
-            let identified = client.query_one(IDENTIFY, &[]);
-            let prepared = client.prepare(PROBE);
-            let (row, probe) = tokio::try_join!(identified, prepared)?;
+            let row = client.query_one(IDENTIFY, &[]).await?;
+            let sees_transactions = row.try_get("sees_transactions")?;
+            let shown = match sees_transactions {
+                true => SHOWN,
+                false => "false",
+            };
+            let probe = client.prepare(&PROBE.replace("{shown}", shown)).await?;
             Ok(Control {
                 identity: identity(&row)?,
                 server_version: row.try_get("server_version")?,
                 sees_streaming: row.try_get("sees_streaming")?,
+                sees_transactions,
                 probe,
                 opened,
                 client,
@@ -126,15 +149,25 @@ impl Control {
 
     /// Asks once. Several may be in flight: the server answers them in the order of their first
     /// polls, and one that is dropped is answered all the same.
-    pub async fn probe(&self, started: Instant) -> Result<Outcome, ProbeError> {
-        let row = self.client.query_one(&self.probe, &[]).await?;
+    ///
+    /// Gives, besides, those of the `wanted` transactions that a replica shows.
+    pub async fn probe(
+        &self,
+        started: Instant,
+        wanted: Vec<Xid>,
+    ) -> Result<(Outcome, Arc<[Xid]>), ProbeError> {
+        let wanted: Vec<i64> = wanted.iter().map(|xid| xid.0.cast_signed()).collect();
+        let row = self.client.query_one(&self.probe, &[&wanted]).await?;
         let finished = Instant::now();
         let in_recovery: bool = row.try_get("in_recovery")?;
         let lsn = |column: &str| -> Result<Option<Lsn>, ProbeError> {
             let position: Option<PgLsn> = row.try_get(column)?;
             Ok(position.map(|position| Lsn(position.into())))
         };
-        Ok(Outcome::Answered {
+        let shown: Option<Vec<i64>> = row.try_get("shown")?;
+        let shown = shown.unwrap_or_default().into_iter();
+        let shown = shown.map(|xid| Xid(xid.cast_unsigned())).collect();
+        let outcome = Outcome::Answered {
             observation: Observation {
                 started,
                 finished,
@@ -148,10 +181,12 @@ impl Control {
                 timeline: None,
                 branched_at: lsn("branched_at")?,
                 clock: clock(&row)?,
+                tells_transactions: self.sees_transactions,
             },
             following: following(&row)?,
             identity: self.identity,
-        })
+        };
+        Ok((outcome, shown))
     }
 
     /// Closes the connection; it does not go back to the pool.

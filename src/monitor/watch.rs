@@ -21,7 +21,7 @@ use super::probe::{Control, ProbeError};
 use crate::config::{MonitorConfig, NodeConfig};
 use crate::net::tls::TlsError;
 use crate::routing::topology::MAX_NODES;
-use crate::routing::{Guarantee, Guarantees, Lsn, Node, NodeIndex, NodeName, NodeState};
+use crate::routing::{Guarantee, Guarantees, Lsn, Node, NodeIndex, NodeName, NodeState, Xid};
 
 /// So many probes of one node at once at the most: a node far away is asked again before it has
 /// answered, so that an answer is hardly older than its way back. They are spread over the round
@@ -135,7 +135,10 @@ struct Pace {
     probe_timeout: Duration,
 }
 
-type Probe<'a> = Pin<Box<dyn Future<Output = Result<Outcome, ProbeError>> + Send + 'a>>;
+/// What it found, and those of the wanted transactions that the node shows.
+type Found = (Outcome, Arc<[Xid]>);
+
+type Probe<'a> = Pin<Box<dyn Future<Output = Result<Found, ProbeError>> + Send + 'a>>;
 
 impl Watch {
     /// Connects and probes until it fails, for ever. A connection that had lasted is replaced at
@@ -165,6 +168,12 @@ impl Watch {
     fn log_connected(&self, control: &Control) {
         let (node, version) = (&self.name, &control.server_version);
         info!(%node, version, "monitor connected");
+        if !control.sees_transactions {
+            warn!(
+                %node,
+                "the monitor's user may not call txid_status(): every write is asked for its position"
+            );
+        }
         if !control.sees_streaming {
             warn!(
                 %node,
@@ -189,13 +198,13 @@ impl Watch {
                 outcome = oldest(&mut in_flight, self.pace.probe_timeout) => outcome,
                 () = due(post, last, probes == 0, pace), if probes < IN_FLIGHT as usize =>
                 {
-                    post.looks_again();
+                    let wanted = post.looks_again();
                     let started = Instant::now();
                     last = Some(started);
-                    let mut probe: Probe<'_> = Box::pin(control.probe(started));
+                    let mut probe: Probe<'_> = Box::pin(control.probe(started, wanted));
                     // The first poll sends it.
                     match poll_fn(|context| Poll::Ready(probe.as_mut().poll(context))).await {
-                        Poll::Ready(outcome) => outcome.map(|outcome| (started.elapsed(), outcome)),
+                        Poll::Ready(found) => found.map(|found| (started.elapsed(), found)),
                         Poll::Pending => {
                             in_flight.push_back((started, probe));
                             continue;
@@ -204,27 +213,27 @@ impl Watch {
                 }
             };
             match outcome {
-                Ok((round_trip, outcome)) => {
+                Ok((round_trip, (outcome, shown))) => {
                     pace.wait_interval = self.pace.wait_interval.max(round_trip / IN_FLIGHT);
-                    self.publish(outcome);
+                    self.publish(outcome, shown);
                 }
                 Err(error) => return error,
             }
         }
     }
 
-    fn publish(&self, mut outcome: Outcome) {
+    fn publish(&self, mut outcome: Outcome, shown: Arc<[Xid]>) {
         if !self.guarantees.hold(Guarantee::Timelines) {
             outcome.forget_timeline();
         }
-        let topology = self.feed.board().publish(self.node, outcome);
+        let topology = self.feed.board().publish(self.node, outcome, shown);
         let node = topology.node(self.node);
         self.metrics.show(node, &topology, Instant::now());
     }
 
     fn publish_failure(&self, error: &ProbeError) {
         self.metrics.failures.increment(1);
-        self.publish(error.outcome());
+        self.publish(error.outcome(), Arc::default());
     }
 }
 
@@ -233,20 +242,20 @@ impl Watch {
 async fn oldest(
     in_flight: &mut VecDeque<(Instant, Probe<'_>)>,
     probe_timeout: Duration,
-) -> Result<(Duration, Outcome), ProbeError> {
+) -> Result<(Duration, Found), ProbeError> {
     let Some((started, probe)) = in_flight.front_mut() else {
         return pending().await;
     };
     let started = *started;
-    let outcome = tokio::select! {
+    let found = tokio::select! {
         biased;
-        outcome = probe => outcome,
+        found = probe => found,
         () = sleep_until((started + probe_timeout).into()) => {
             Err(ProbeError::Timeout(probe_timeout))
         }
     };
     in_flight.pop_front();
-    outcome.map(|outcome| (started.elapsed(), outcome))
+    found.map(|found| (started.elapsed(), found))
 }
 
 /// Returns when the next probe should be sent, `last` being when the last one was. Without anybody

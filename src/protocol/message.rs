@@ -205,10 +205,19 @@ pub fn put_ssl_request(out: &mut Vec<u8>) {
 /// supported version.
 const CURRENT_WAL_INSERT_LSN: u32 = 2852;
 
-/// A FunctionCall of `pg_current_wal_insert_lsn()` with a binary result: a transaction of its own,
+/// As above, of `txid_current_if_assigned()`.
+const TXID_CURRENT_IF_ASSIGNED: u32 = 3348;
+
+/// A FunctionCall of `pg_current_wal_insert_lsn()`.
+pub const CAPTURE: [u8; 15] = function_call(CURRENT_WAL_INSERT_LSN);
+
+/// A FunctionCall of `txid_current_if_assigned()`.
+pub const ASK_NUMBER: [u8; 15] = function_call(TXID_CURRENT_IF_ASSIGNED);
+
+/// A FunctionCall without arguments and with a binary result: a transaction of its own,
 /// with no text to parse and nothing to plan (manual, section "Function Call").
-pub const CAPTURE: [u8; 15] = {
-    let oid = CURRENT_WAL_INSERT_LSN.to_be_bytes();
+const fn function_call(oid: u32) -> [u8; 15] {
+    let oid = oid.to_be_bytes();
     [
         frontend::FUNCTION_CALL,
         0,
@@ -226,7 +235,7 @@ pub const CAPTURE: [u8; 15] = {
         0,
         1, // binary result
     ]
-};
+}
 
 /// Reads a FunctionCallResponse body that answers [`CAPTURE`].
 pub fn captured_lsn(body: &[u8]) -> Option<u64> {

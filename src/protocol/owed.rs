@@ -61,6 +61,10 @@ pub enum Fate {
     Capture,
     /// As capture; with it the client's COMMIT ends, and the client gets that end.
     CaptureOfCommit,
+    /// It holds the number of the client's transaction, which is still open: an error in it is the answer to that.
+    Number,
+    /// It shows whether the session may be asked for such numbers.
+    Trial,
     /// It tells what the replica has shown.
     Sight,
     /// It tells what the server holds for its session.

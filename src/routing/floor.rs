@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::history::{History, UnixMillis};
-use super::lsn::{Lsn, Position, Timeline};
+use super::lsn::{Lsn, Position, Timeline, Xid};
 use super::topology::{NodeIndex, Topology};
 
 /// What the next read of a session must not be older than.
@@ -13,6 +13,9 @@ use super::topology::{NodeIndex, Topology};
 /// been probed (when a capture was lost, or was not worth making), a time that the primary's clock
 /// must have shown in a probe (when a write is known by its time only), and the replica that
 /// answered last, whose position only a later probe can tell.
+///
+/// While such a moment is all that is known, a replica may answer all the same that shows the transaction
+/// behind which it lies: what was seen before that had been committed earlier, and is replayed earlier.
 ///
 /// The replica itself may go on answering: it never shows less than before. What it has shown is not
 /// quite its position (see [`Observation::shown`](super::Observation::shown)), so its own reads and those
@@ -26,16 +29,27 @@ pub struct Floor {
     lsn: Lsn,
     timeline: Option<Timeline>,
     primary_after: Option<Instant>,
+    written: Option<Written>,
     clock_after: Option<UnixMillis>,
     last_replica: Option<Visit>,
     lost: Option<Lost>,
 }
 
-/// A position that a promotion has left behind: what was written or seen there exists no more.
+/// What a promotion has left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lost {
-    pub timeline: Timeline,
-    pub lsn: Lsn,
+pub enum Lost {
+    /// What was written or seen up to this position exists no more.
+    Position(Timeline, Lsn),
+    /// What this transaction has written may exist no more: where it lies was not known yet.
+    Perhaps(Timeline, Xid),
+}
+
+/// The transaction that the moment in a floor lies behind, on the floor's timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Written {
+    xid: Xid,
+    /// A replica that has been seen to show it, through a connection that is older than the moment.
+    shown_by: Option<NodeIndex>,
 }
 
 /// What a floor waits for before it is a position.
@@ -67,6 +81,8 @@ struct Visit {
 pub enum Bound {
     /// A replica that has replayed this position may answer.
     Reached(Lsn),
+    /// A replica may answer once it has been seen to show this transaction.
+    Shown(Timeline, Xid),
     /// Not known yet: only the primary may answer.
     OnlyPrimary,
 }
@@ -88,6 +104,7 @@ impl Floor {
     pub fn raise(&mut self, lsn: Lsn, timeline: Option<Timeline>) {
         if timeline >= self.timeline {
             self.primary_after = None;
+            self.written = None;
             self.last_replica = None;
         }
         if timeline > self.timeline {
@@ -122,8 +139,44 @@ impl Floor {
     /// replica before.
     pub fn raise_to_primary_after(&mut self, moment: Instant) {
         self.primary_after = self.primary_after.max(Some(moment));
+        self.written = None;
         if self.last_replica.is_some_and(|visit| visit.last <= moment) {
             self.last_replica = None;
+        }
+    }
+
+    /// As [`raise_to_primary_after`](Floor::raise_to_primary_after), where the last that the session has done on the primary
+    /// is a transaction that was committed on `timeline` by `moment`. If that has been left by a promotion since, its number says
+    /// nothing any more.
+    pub fn raise_to_transaction(&mut self, xid: Xid, timeline: Option<Timeline>, moment: Instant) {
+        self.raise_to_primary_after(moment);
+        match timeline {
+            Some(_) if timeline == self.timeline => {
+                self.written = Some(Written {
+                    xid,
+                    shown_by: None,
+                });
+            }
+            Some(old) if timeline < self.timeline => self.lost = Some(Lost::Perhaps(old, xid)),
+            _ => {}
+        }
+    }
+
+    /// `replica` shows the transaction, as it has said on `timeline` through a connection that was opened at
+    /// `connected`. That counts if it was before the moment: as long as such a connection lives, it is the same.
+    pub fn is_shown(
+        &mut self,
+        xid: Xid,
+        timeline: Timeline,
+        replica: NodeIndex,
+        connected: Instant,
+    ) {
+        if self.timeline == Some(timeline)
+            && self.primary_after >= Some(connected)
+            && let Some(written) = &mut self.written
+            && written.xid == xid
+        {
+            written.shown_by = Some(replica);
         }
     }
 
@@ -220,6 +273,7 @@ impl Floor {
     pub fn sight(&self) -> Floor {
         Floor {
             clock_after: None,
+            written: None,
             lost: None,
             ..*self
         }
@@ -250,12 +304,14 @@ impl Floor {
     pub fn settle(&mut self, topology: &Topology, now: Instant) {
         if topology.timeline != self.timeline {
             self.remember_what_was_seen(topology);
+            self.doubt_what_was_written(topology);
             if self.lsn > Lsn::ZERO {
                 self.change_timeline(topology, now);
             }
             self.timeline = topology.timeline;
         }
         self.settle_last_replica(topology);
+        self.settle_written(topology);
         if let Some(clock) = self.clock_after
             && let Some(sample) = topology.history.first_past_clock(clock)
         {
@@ -266,6 +322,7 @@ impl Floor {
             && let Some(lsn) = position_after(&topology.history, moment)
         {
             self.primary_after = None;
+            self.written = None;
             self.lsn = self.lsn.max(lsn);
         }
     }
@@ -277,6 +334,43 @@ impl Floor {
             && let Some(lsn) = topology.switches.reached(timeline, moment)
         {
             self.lsn = self.lsn.max(lsn);
+        }
+    }
+
+    /// A transaction of the old timeline whose position is not known: its number may be another's on the
+    /// new one. It is there if a node shows it that has followed the promotion, or if the old primary was probed
+    /// since, below where the new timeline began.
+    fn doubt_what_was_written(&mut self, topology: &Topology) {
+        self.settle_written(topology);
+        let (Some(written), Some(moment)) = (self.written.take(), self.primary_after) else {
+            return;
+        };
+        let (Some(old), Some(new)) = (self.timeline, topology.timeline) else {
+            return;
+        };
+        let covers = topology.switches.covers(old, moment);
+        let survived = match (covers, topology.switches.common(old, new)) {
+            (Some(covers), Some(common)) => covers <= common,
+            _ => false,
+        };
+        if survived {
+            self.primary_after = None;
+            self.lsn = self.lsn.max(covers.unwrap_or_default());
+        } else if written.shown_by.is_none() {
+            self.lost = Some(Lost::Perhaps(old, written.xid));
+        }
+    }
+
+    /// The node that shows the transaction counts as long as it may be used and has not restarted.
+    fn settle_written(&mut self, topology: &Topology) {
+        if let Some(written) = &mut self.written
+            && let Some(node) = written.shown_by
+        {
+            let node = topology.nodes.get(usize::from(node.0));
+            let seen = node.and_then(|node| node.observation());
+            if seen.is_none_or(|seen| Some(seen.connected) > self.primary_after) {
+                written.shown_by = None;
+            }
         }
     }
 
@@ -292,7 +386,7 @@ impl Floor {
             (Some(common), _) if self.lsn <= common => {}
             (Some(common), Some(timeline)) => {
                 let lsn = std::mem::replace(&mut self.lsn, common);
-                self.lost = Some(Lost { timeline, lsn });
+                self.lost = Some(Lost::Position(timeline, lsn));
             }
             _ => {
                 self.lsn = Lsn::ZERO;
@@ -335,11 +429,19 @@ impl Floor {
 
     /// What a read on `node` must have reached. Call [`settle`](Floor::settle) first.
     pub fn bound_for(&self, node: NodeIndex) -> Bound {
-        match (self.primary_after, self.clock_after, self.last_replica) {
-            (Some(_), _, _) | (_, Some(_), _) => Bound::OnlyPrimary,
-            (None, None, Some(visit)) if visit.replica == node => Bound::Reached(self.lsn),
-            (None, None, Some(visit)) if visit.shown.is_none() => Bound::OnlyPrimary,
-            (None, None, _) => Bound::Reached(self.lsn()),
+        let lsn = match (self.clock_after, self.last_replica) {
+            (Some(_), _) => return Bound::OnlyPrimary,
+            (None, Some(visit)) if visit.replica == node => self.lsn,
+            (None, Some(visit)) if visit.shown.is_none() => return Bound::OnlyPrimary,
+            (None, _) => self.lsn(),
+        };
+        match (self.primary_after, self.written, self.timeline) {
+            (None, _, _) => Bound::Reached(lsn),
+            (Some(_), Some(written), Some(timeline)) => match written.shown_by {
+                Some(shown_by) if shown_by == node => Bound::Reached(lsn),
+                _ => Bound::Shown(timeline, written.xid),
+            },
+            (Some(_), _, _) => Bound::OnlyPrimary,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::floor::{Bound, Floor};
 use super::history::Sample;
-use super::lsn::Lsn;
+use super::lsn::Mark;
 use super::topology::{NodeSet, Topology};
 
 /// How fresh a read must be (see `docs/consistency.md`).
@@ -66,11 +66,11 @@ pub enum PrimaryReason {
 pub enum Verdict {
     /// Only the primary may answer, and no waiting changes that now.
     Primary(PrimaryReason),
-    /// Replicas in `fresh` may answer at once, those in `behind` when they have reached `lsn`.
+    /// Replicas in `fresh` may answer at once, those in `behind` when they have what `mark` says.
     Replicas {
         fresh: NodeSet,
         behind: NodeSet,
-        lsn: Lsn,
+        mark: Mark,
     },
 }
 
@@ -82,7 +82,7 @@ pub fn gate(need: &ReadNeed<'_>, topology: &Topology, now: Instant) -> Verdict {
     }
     let mut fresh = NodeSet::EMPTY;
     let mut behind = NodeSet::EMPTY;
-    let mut lsn = need.floor.lsn();
+    let mut mark = Mark::Position(need.floor.lsn());
     let newest = topology.history.newest();
     // Of the replicas that could be used: why not, whichever was last.
     let mut refused = None;
@@ -99,6 +99,10 @@ pub fn gate(need: &ReadNeed<'_>, topology: &Topology, now: Instant) -> Verdict {
             Level::Session | Level::Causal => match need.floor.bound_for(replica.index) {
                 Bound::Reached(lsn) if seen.lsn >= lsn => fresh = fresh.with(replica.index),
                 Bound::Reached(_) => behind = behind.with(replica.index),
+                Bound::Shown(timeline, xid) => {
+                    behind = behind.with(replica.index);
+                    mark = Mark::Transaction(timeline, xid);
+                }
                 Bound::OnlyPrimary => refused = Some(PrimaryReason::FloorUnknown),
             },
             Level::Eventual { max_staleness } => {
@@ -119,14 +123,18 @@ pub fn gate(need: &ReadNeed<'_>, topology: &Topology, now: Instant) -> Verdict {
                     };
                     if let Some(newest) = newest.filter(helps) {
                         behind = behind.with(replica.index);
-                        lsn = newest.lsn;
+                        mark = Mark::Position(newest.lsn);
                     }
                 }
             }
         }
     }
     if !fresh.is_empty() || !behind.is_empty() {
-        Verdict::Replicas { fresh, behind, lsn }
+        Verdict::Replicas {
+            fresh,
+            behind,
+            mark,
+        }
     } else {
         Verdict::Primary(refused.unwrap_or(PrimaryReason::NoReplica))
     }

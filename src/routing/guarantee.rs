@@ -6,6 +6,8 @@
 pub enum Guarantee {
     /// A captured position is what the session's next read must have reached.
     Captures,
+    /// Where only its number was captured, a replica is asked whether it shows the transaction.
+    Numbers,
     /// Where no position was captured, the primary is probed first.
     LostCaptures,
     /// A position behind a page's header counts as the page's boundary.

@@ -98,6 +98,26 @@ impl FromStr for Lsn {
     }
 }
 
+/// A transaction's number with its epoch; another transaction of the same timeline has it only where a crash has
+/// lost this one (manual, section "Transaction ID and Snapshot Information Functions").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Xid(pub u64);
+
+impl fmt::Display for Xid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a replica can be asked whether it has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// It has replayed up to here.
+    Position(Lsn),
+    /// It shows what this transaction, of this timeline, has committed.
+    Transaction(Timeline, Xid),
+}
+
 /// A timeline of a cluster: it grows by at least one with each promotion (manual, section
 /// "Timelines").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

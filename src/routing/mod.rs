@@ -20,7 +20,7 @@ pub use gate::{Level, PrimaryReason, ReadNeed, Verdict, gate};
 pub use guarantee::{Guarantee, Guarantees};
 pub use history::{History, UnixMillis};
 pub use judge::{Judgement, Refused, Unknown};
-pub use lsn::{Lsn, Position, SystemId, Timeline, WalGeometry};
+pub use lsn::{Lsn, Mark, Position, SystemId, Timeline, WalGeometry, Xid};
 pub use patience::{Patience, WaitEnd};
 pub use select::{Choice, OnLag, Preference, select};
 pub use switches::Switches;

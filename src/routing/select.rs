@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::gate::{PrimaryReason, Verdict};
-use super::lsn::Lsn;
+use super::lsn::Mark;
 use super::topology::{Node, NodeIndex, NodeSet, Topology};
 
 /// Where a read goes.
@@ -14,11 +14,11 @@ pub enum Choice {
     Replica(NodeIndex),
     /// To the primary, now.
     Primary(PrimaryReason),
-    /// To this replica when it has reached `lsn`; if that takes longer than `at_most`, choose
+    /// To this replica when it has what `mark` says; if that takes longer than `at_most`, choose
     /// again without waiting.
     Wait {
         replica: NodeIndex,
-        lsn: Lsn,
+        mark: Mark,
         at_most: Duration,
     },
 }
@@ -66,7 +66,7 @@ pub fn select(
     let distance = |index: NodeIndex| distance(topology.node(index), preference.region);
     let nearest = |nodes: NodeSet| nodes.iter().map(distance).min();
     let primary = topology.primary.map(distance);
-    let (fresh, behind, lsn) = match verdict {
+    let (fresh, behind, mark) = match verdict {
         // Whatever comes to be known of the floor, it would have gone there.
         Verdict::Primary(PrimaryReason::FloorUnknown)
             if is_nearer(primary, nearest(usable(topology))) =>
@@ -74,7 +74,11 @@ pub fn select(
             return Choice::Primary(PrimaryReason::Nearest);
         }
         Verdict::Primary(reason) => return Choice::Primary(reason),
-        Verdict::Replicas { fresh, behind, lsn } => (fresh, behind, lsn),
+        Verdict::Replicas {
+            fresh,
+            behind,
+            mark,
+        } => (fresh, behind, mark),
     };
     // One of those that are as near as the nearest of `nodes`.
     let pick = |nodes: NodeSet, nearest: Distance| {
@@ -121,7 +125,7 @@ pub fn select(
             }
             Choice::Wait {
                 replica: pick(behind, nearest),
-                lsn,
+                mark,
                 at_most,
             }
         }

@@ -52,6 +52,14 @@ impl Switches {
         (*left == timeline).then_some(sample.lsn)
     }
 
+    /// A position that covers all that had been committed on `timeline` by `moment`, if that was the last timeline and
+    /// the primary was probed since then.
+    pub fn covers(&self, timeline: Timeline, moment: Instant) -> Option<Lsn> {
+        let (left, history) = self.left.as_ref()?;
+        let sample = history.first_started_after(moment)?;
+        (*left == timeline).then_some(sample.lsn)
+    }
+
     /// The position on `old` up to which `new`, a later timeline, has the same log; none if no
     /// promotion between the two was seen. If only some were, it may be too high.
     pub fn common(&self, old: Timeline, new: Timeline) -> Option<Lsn> {

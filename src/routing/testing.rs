@@ -25,6 +25,7 @@ pub fn seen(role: Role, lsn: u64, started: u64) -> Observation {
         timeline: Some(Timeline(1)),
         branched_at: None,
         clock: None,
+        tells_transactions: true,
     }
 }
 

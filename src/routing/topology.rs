@@ -99,6 +99,8 @@ pub struct Observation {
     pub branched_at: Option<Lsn>,
     /// Primary: its own clock, read before its position.
     pub clock: Option<UnixMillis>,
+    /// It can be asked whether it shows a transaction.
+    pub tells_transactions: bool,
 }
 
 impl Observation {

@@ -152,6 +152,15 @@ impl Server {
         self.wait_until_ready(|_| {}).await
     }
 
+    /// What another session's code may have SET has been undone. It may have taken away what we have prepared for
+    /// ourselves, too.
+    pub fn is_restored(&mut self) {
+        self.tampered = None;
+        for id in [PREPARED_COMMIT, PREPARED_NUMBER] {
+            self.statements.remove(id);
+        }
+    }
+
     /// Makes it as it was behind its log-in, but for libraries that have been loaded (manual, "DISCARD").
     pub async fn start_over(&mut self) -> Result<(), RunError> {
         self.run("DISCARD ALL").await?;
@@ -391,10 +400,14 @@ pub const STATEMENT_PREFIX: &str = "causeway_";
 /// The COMMIT that Causeway prepares for itself. No statement of a client's has this number.
 pub const PREPARED_COMMIT: StatementId = StatementId::MAX - 1;
 
+/// As [`PREPARED_COMMIT`], the question for a transaction's number.
+pub const PREPARED_NUMBER: StatementId = StatementId::MAX - 2;
+
 /// The name under which a shared prepared statement is known on servers.
 pub fn statement_name(id: StatementId) -> String {
     match id {
         PREPARED_COMMIT => format!("{STATEMENT_PREFIX}commit"),
+        PREPARED_NUMBER => format!("{STATEMENT_PREFIX}number"),
         id => format!("{STATEMENT_PREFIX}{id}"),
     }
 }

@@ -183,7 +183,7 @@ impl Session {
     /// A replica's position was observed through another connection. It says something about what
     /// this server shows only if the server is older than the observation; and the replica may have
     /// restarted at a lower position since it was chosen.
-    fn may_trust(&self, route: &Route, need: Need, server: &Lent) -> bool {
+    fn may_trust(&mut self, route: &Route, need: Need, server: &Lent) -> bool {
         if route.role == Role::Primary || need == Need::Anywhere {
             return true;
         }
@@ -191,9 +191,12 @@ impl Session {
         let Some(seen) = topology.node(route.node).observation() else {
             return false;
         };
+        self.floor.settle(&topology, Instant::now());
         let reached = match (need, self.floor.bound_for(route.node)) {
             (Need::Read(Level::Session | Level::Causal), Bound::Reached(lsn)) => seen.lsn >= lsn,
-            (Need::Read(Level::Session | Level::Causal), Bound::OnlyPrimary) => false,
+            (Need::Read(Level::Session | Level::Causal), Bound::Shown(..) | Bound::OnlyPrimary) => {
+                false
+            }
             _ => true,
         };
         reached && seen.vouches_for(server.born())

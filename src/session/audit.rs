@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::monitor::Feed;
-use crate::routing::{Lsn, NodeIndex};
+use crate::routing::{Mark, NodeIndex};
 
 /// One read in so many that go elsewhere is followed up: that makes probes.
 pub const ONE_IN: u64 = 8;
@@ -30,11 +30,18 @@ pub enum Outcome {
 const AT_MOST: Duration = Duration::from_secs(10);
 
 impl Audit {
-    pub fn of(feed: &Feed, replica: NodeIndex, lsn: Lsn) -> Audit {
+    pub fn of(feed: &Feed, replica: NodeIndex, mark: Mark) -> Audit {
         let reached = Arc::new(AtomicBool::new(false));
         let (feed, flag) = (feed.clone(), Arc::clone(&reached));
         let task = tokio::spawn(async move {
-            if feed.reached(replica, lsn, AT_MOST).await {
+            let is_there = match mark {
+                Mark::Position(lsn) => feed.reached(replica, lsn, AT_MOST).await,
+                Mark::Transaction(timeline, xid) => {
+                    let shown = feed.shown(replica, timeline, xid, AT_MOST).await;
+                    shown.is_some()
+                }
+            };
+            if is_there {
                 flag.store(true, Ordering::Relaxed);
             }
         });

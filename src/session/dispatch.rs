@@ -34,13 +34,14 @@ impl Session {
         let begins = matches!(self.local, LocalTransaction::Deferred(_));
         let captures_sight = !captures && self.captures_sight(&plan, &upstream, begins);
         let asks_for_sight = self.asks_for_sight(&plan, &upstream, begins);
-        let commits = captures && self.is_lone_commit(&plan, &upstream);
+        let capture = captures.then(|| self.way_to_capture(&plan, &upstream));
+        capture.inspect(|way| self.services.metrics.captures(*way));
         upstream.is_sighted = false;
         match upstream.server.owed.is_mid_cycle() {
             true => self.send_mentioned(&mut upstream, &plan),
             false => self.prepare_server(&mut upstream, &plan),
         }
-        upstream.hide_prepared_commit(&plan);
+        upstream.hide_our_own(&plan);
         if plan.is_behind_read && plan.has_effects {
             // It is too late for an isolation level.
             upstream.run_within_cycle("SELECT");
@@ -52,9 +53,9 @@ impl Session {
             let there = input.len().min(at + step.size);
             let frame = &input.bytes()[at..there];
             self.follow_unnamed_portal(&mut upstream, &plan, step, frame);
-            match commits {
-                true => self.send_step_of_commit(&mut upstream, step, frame),
-                false => self.send_step(&mut upstream, step, frame),
+            match capture {
+                Some(capture) => self.send_captured_step(&mut upstream, step, frame, capture),
+                None => self.send_step(&mut upstream, step, frame),
             }
             at = there;
         }
@@ -66,12 +67,11 @@ impl Session {
         if plan.ending == Ending::Cut {
             upstream.send_flush();
         }
-        if captures && !commits {
-            upstream.send_capture();
-        } else if captures_sight {
-            upstream.send_sight_capture();
-        } else if asks_for_sight {
-            upstream.ask_for_sight();
+        match capture {
+            Some(capture) => upstream.send_behind(capture),
+            None if captures_sight => upstream.send_sight_capture(),
+            None if asks_for_sight => upstream.ask_for_sight(),
+            None => {}
         }
         plan.steps.clear();
         self.spare_steps = plan.steps;
@@ -154,7 +154,7 @@ impl Session {
         let mut difference = upstream.applied.current().statements_to(wanted);
         if upstream.server.tampered.is_some_and(|by| by != self.serial) {
             difference = Some(wanted.statements_from_anything());
-            upstream.server.tampered = None;
+            upstream.server.is_restored();
         }
         let mut sql = self.claim_sequences(upstream, plan).to_owned();
         if let Some(difference) = difference {

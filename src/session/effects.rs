@@ -7,7 +7,7 @@ use super::Session;
 use super::dispatch::changes_names;
 use super::pins::Pins;
 use super::preferences::PREFIX;
-use super::upstream::{Afterwards, TransactionEnd, Upstream};
+use super::upstream::{Afterwards, TransactionEnd, Upstream, changes_session};
 use crate::protocol::error::SqlState;
 use crate::routing::Role;
 use crate::server::settings::{DATESTYLE, quoted};
@@ -24,6 +24,9 @@ impl Session {
             self.names.ddl_ran();
         } else if decision.code == Code::Remakes {
             self.names.code_ran();
+        }
+        if decision.effects.iter().any(changes_session) {
+            self.habit.is_changed();
         }
         for (place, effect) in decision.effects.iter().enumerate() {
             let behind = &decision.effects[place + 1..];

@@ -172,7 +172,7 @@ mod tests {
     use super::*;
     use crate::routing::history::Sample;
     use crate::routing::{
-        Bound, History, Node, NodeIndex, NodeName, NodeState, Observation, SystemId, Timeline,
+        Bound, History, Lost, Node, NodeIndex, NodeName, NodeState, Observation, SystemId, Timeline,
     };
 
     /// A primary and two replicas at these positions, all seen now.
@@ -188,6 +188,7 @@ mod tests {
                 timeline: Some(Timeline(1)),
                 branched_at: None,
                 clock: None,
+                tells_transactions: true,
             };
             Arc::new(Node {
                 name: NodeName(format!("n{index}").into()),
@@ -266,14 +267,16 @@ mod tests {
         switches.learn(Timeline(2), Lsn(400));
         promoted.switches = Arc::new(switches);
         let lost = |key| keys.floor(key, &promoted, now).take_lost();
-        assert_eq!(lost("a").map(|lost| lost.lsn), Some(Lsn(450)));
+        let at_450 = Lost::Position(Timeline(1), Lsn(450));
+        assert_eq!(lost("a"), Some(at_450));
         assert_eq!([lost("a"), lost("b")], [None, None]);
         // A session of the key that has learned of it by itself.
         let mut own = at(460);
         own.settle(&promoted, now);
         keys.raise("a", own, &promoted, now);
         assert_eq!(keys.floor("a", &promoted, now).take_lost(), None);
-        assert_eq!(own.take_lost().map(|lost| lost.lsn), Some(Lsn(460)));
+        let at_460 = Lost::Position(Timeline(1), Lsn(460));
+        assert_eq!(own.take_lost(), Some(at_460));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
 use super::audit::Outcome;
+use super::capture::Capture;
 use super::route::{Reason, Route};
 use crate::routing::{NodeName, WaitEnd};
 use crate::sql::PinReason;
@@ -24,6 +25,9 @@ pub struct SessionMetrics {
     waits_wrong: Counter,
     goes_right: Counter,
     goes_wrong: Counter,
+    captures_behind: Counter,
+    captures_of_commits: Counter,
+    captures_in_writes: Counter,
 }
 
 impl SessionMetrics {
@@ -75,6 +79,12 @@ impl SessionMetrics {
             "Decisions between waiting for a replica and going elsewhere, by what proved to be right"
         );
         let decided = |decision: &'static str, outcome: &'static str| counter!("causeway_decisions_total", "decision" => decision, "outcome" => outcome);
+        describe_counter!(
+            "causeway_captures_total",
+            Unit::Count,
+            "Questions to the primary where what a session has done lies, by how they were asked"
+        );
+        let captures = |way: &'static str| counter!("causeway_captures_total", "way" => way);
         let pin = |pin: PinReason| counter!("causeway_pins_total", "reason" => pin.as_str());
         SessionMetrics {
             by_node: nodes.map(node).collect(),
@@ -89,6 +99,9 @@ impl SessionMetrics {
             waits_wrong: decided("wait", "wrong"),
             goes_right: decided("go", "right"),
             goes_wrong: decided("go", "wrong"),
+            captures_behind: captures("behind"),
+            captures_of_commits: captures("with the commit"),
+            captures_in_writes: captures("by number"),
             lost_positions: counter!("causeway_lost_positions_total"),
         }
     }
@@ -136,6 +149,15 @@ impl SessionMetrics {
         match outcome {
             Outcome::Right => self.goes_right.increment(1),
             Outcome::Wrong => self.goes_wrong.increment(1),
+        }
+    }
+
+    /// The primary is asked for a position, or for a transaction's number.
+    pub(super) fn captures(&self, way: Capture) {
+        match way {
+            Capture::Behind | Capture::BehindWithTrial => self.captures_behind.increment(1),
+            Capture::OfCommit => self.captures_of_commits.increment(1),
+            Capture::InWrite => self.captures_in_writes.increment(1),
         }
     }
 

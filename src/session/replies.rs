@@ -4,6 +4,7 @@
 use std::task::Context;
 use std::time::Instant;
 
+use super::capture::{Capture, number};
 use super::pins;
 use super::relay::{Failure, Inflow};
 use super::restored::Share;
@@ -16,6 +17,7 @@ use crate::protocol::frame::{Frame, HEADER, Header, backend, single_value};
 use crate::protocol::message::{TransactionStatus, captured_lsn, shows_result};
 use crate::protocol::owed::{Fate, OutOfStep, Progress, Request};
 use crate::routing::{Lsn, Role};
+use crate::server::PREPARED_NUMBER;
 
 /// How far a chunk of replies has been read.
 #[derive(Default)]
@@ -209,6 +211,8 @@ impl Session {
                     | Fate::Perhaps
                     | Fate::Capture
                     | Fate::CaptureOfCommit
+                    | Fate::Number
+                    | Fate::Trial
                     | Fate::Sight
                     | Fate::Holdings => Verdict::Drop,
                 });
@@ -242,6 +246,12 @@ impl Session {
             Progress::Within => {
                 if tag == backend::FUNCTION_CALL_RESPONSE && received.fate.captures() {
                     upstream.captured = captured_lsn(body).map(Lsn);
+                }
+                if tag == backend::FUNCTION_CALL_RESPONSE && received.fate == Fate::Trial {
+                    self.habit.may_number();
+                }
+                if tag == backend::DATA_ROW && received.fate == Fate::Number {
+                    upstream.number = Some(single_value(body).and_then(number));
                 }
                 if tag == backend::DATA_ROW && received.fate == Fate::Holdings {
                     upstream.holdings = single_value(body).map(pins::holdings);
@@ -296,6 +306,7 @@ impl Session {
             self.floor.raise_to_primary_after(Instant::now());
             // What is being captured may precede it.
             upstream.captured = None;
+            upstream.number = None;
             return Verdict::Forward;
         }
         let mut message = frame.to_vec();
@@ -371,10 +382,21 @@ impl Session {
             // The pins stay as they are, and the next statement that may end one asks again. What was seen
             // the next probe tells.
             Fate::Holdings | Fate::Sight => return Ok(Verdict::Drop),
+            Fate::Trial => {
+                self.habit.never_numbers();
+                return Ok(Verdict::Drop);
+            }
+            // The client's transaction has failed with it, and whether the server has the question is in doubt.
+            Fate::Number => {
+                self.habit.never_numbers();
+                upstream.server.statements.remove(PREPARED_NUMBER);
+            }
             // It was made void by an error that has been dealt with.
             Fate::Swallow if upstream.refused.is_some() => return Ok(Verdict::Drop),
             Fate::Forward | Fate::Swallow => upstream.end_failed_commit(),
         }
+        self.habit.fails();
+        upstream.number = None;
         if self.held_from.is_some()
             && upstream.role == Role::Replica
             && let Some(refused) = refusal(said.code, said.message)
@@ -421,7 +443,10 @@ impl Session {
             .ok_or(Failure::OutOfStep(OutOfStep(backend::READY_FOR_QUERY)))?;
         upstream.server.status = status;
         match fate {
-            Fate::Forward => self.cycle_ended(upstream, status),
+            Fate::Forward => {
+                self.cycle_ended(upstream, status);
+                self.numbered(upstream, status);
+            }
             Fate::Capture => self.captured(upstream, status),
             Fate::CaptureOfCommit => {
                 self.cycle_ended(upstream, status);
@@ -432,7 +457,7 @@ impl Session {
             }
             Fate::Sight => self.sighted(upstream),
             Fate::Holdings => self.told_holdings(upstream),
-            Fate::Swallow | Fate::Settings => {}
+            Fate::Swallow | Fate::Settings | Fate::Number | Fate::Trial => {}
         }
         Ok(())
     }
@@ -498,6 +523,7 @@ impl Session {
             && upstream.sending == upstream.receiving
             && !matches!(self.inflow, Inflow::Through(_));
         if done && self.captures(&mut upstream) {
+            self.services.metrics.captures(Capture::Behind);
             upstream.send_capture();
             self.upstream = Some(upstream);
         } else if done && self.pins.can_be_asked_for() && upstream.may_hold_less() {
@@ -522,7 +548,7 @@ fn is_looked_into(tag: u8, fate: Fate) -> bool {
         | backend::PARAMETER_STATUS
         | backend::READY_FOR_QUERY
         | backend::ROW_DESCRIPTION => true,
-        backend::DATA_ROW => matches!(fate, Fate::Holdings | Fate::Sight),
+        backend::DATA_ROW => matches!(fate, Fate::Holdings | Fate::Sight | Fate::Number),
         _ => false,
     }
 }

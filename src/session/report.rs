@@ -63,6 +63,8 @@ impl Session {
             }
             Fate::Forward
             | Fate::CaptureOfCommit
+            | Fate::Number
+            | Fate::Trial
             | Fate::Swallow
             | Fate::Settings
             | Fate::Perhaps

@@ -15,7 +15,7 @@ use super::{LocalTransaction, Mode, Session};
 use crate::pool::Group;
 use crate::protocol::error::{Fault, SqlState};
 use crate::routing::{
-    Choice, Guarantee, Level, Node, NodeIndex, NodeState, OnLag, Preference, PrimaryReason,
+    Choice, Guarantee, Level, Mark, Node, NodeIndex, NodeState, OnLag, Preference, PrimaryReason,
     ReadNeed, Role, Topology, WaitEnd, gate, select,
 };
 use crate::sql::{Begin, Class, Isolation};
@@ -234,11 +234,11 @@ impl Session {
                 Choice::Primary(why) => return self.primary(Reason::Read(why)).await,
                 Choice::Wait {
                     replica,
-                    lsn,
+                    mark,
                     at_most,
                 } => {
                     let began = Instant::now();
-                    let reached = self.services.feed.reached(replica, lsn, at_most).await;
+                    let reached = Box::pin(self.await_mark(replica, mark, at_most)).await;
                     let end = match reached {
                         true => WaitEnd::Reached,
                         false => WaitEnd::TooLong,
@@ -248,6 +248,34 @@ impl Session {
                     services.metrics.waited(end, began.elapsed());
                     reason = if reached { Reason::Waited } else { reason };
                     max_wait = Duration::ZERO;
+                }
+            }
+        }
+    }
+
+    fn asks_for_numbers(&self) -> bool {
+        self.services.options.guarantees.hold(Guarantee::Numbers)
+    }
+
+    /// An idle session has no room for what it takes to wait.
+    async fn await_mark(&mut self, replica: NodeIndex, mark: Mark, at_most: Duration) -> bool {
+        let feed = &self.services.feed;
+        match mark {
+            Mark::Position(lsn) => feed.reached(replica, lsn, at_most).await,
+            Mark::Transaction(timeline, xid) if !self.asks_for_numbers() => {
+                let seen = feed.topology().node(replica).observation().copied();
+                if let Some(seen) = seen {
+                    self.floor.is_shown(xid, timeline, replica, seen.connected);
+                }
+                seen.is_some()
+            }
+            Mark::Transaction(timeline, xid) => {
+                match feed.shown(replica, timeline, xid, at_most).await {
+                    Some(connected) => {
+                        self.floor.is_shown(xid, timeline, replica, connected);
+                        true
+                    }
+                    None => false,
                 }
             }
         }
@@ -286,7 +314,7 @@ impl Session {
             // What the wait is expected to take going elsewhere does not.
             Choice::Wait {
                 replica,
-                lsn,
+                mark,
                 at_most,
             } if on_lag == OnLag::Primary
                 && !self
@@ -296,7 +324,7 @@ impl Session {
             {
                 self.services.metrics.not_worth_waiting();
                 if rand::random::<u64>().is_multiple_of(audit::ONE_IN) {
-                    self.audit = Some(Audit::of(&self.services.feed, replica, lsn));
+                    self.audit = Some(Audit::of(&self.services.feed, replica, mark));
                 }
                 let now = Preference {
                     max_wait: Duration::ZERO,

@@ -10,7 +10,7 @@ use super::{Services, Session};
 use crate::protocol::error::{Fault, Severity, SqlState};
 use crate::routing::{
     Bound, Floor, Guarantee, Judgement, Lost, Pending, Position, Refused, Role, Timeline,
-    UnixMillis, Unknown,
+    UnixMillis, Unknown, Xid,
 };
 use crate::sql::Effect;
 
@@ -231,6 +231,7 @@ impl Session {
     /// not told its position yet.
     async fn settle_token(&mut self) -> Result<(), Fault> {
         self.habit.reads();
+        self.habit.never_numbers();
         if let Some(mut upstream) = self.upstream.take() {
             self.note_reads(&mut upstream);
             self.upstream = Some(upstream);
@@ -267,8 +268,10 @@ impl Session {
 
     /// Says once that a failover has lost what the session had written or seen.
     pub(super) fn tell_of_loss(&mut self) {
-        let Some(Lost { timeline, lsn }) = self.floor.take_lost() else {
-            return;
+        let (timeline, lsn) = match self.floor.take_lost() {
+            Some(Lost::Position(timeline, lsn)) => (timeline, lsn),
+            Some(Lost::Perhaps(timeline, xid)) => return self.tell_of_doubt(timeline, xid),
+            None => return,
         };
         let (token, left, now_on) = {
             let topology = self.services.feed.topology();
@@ -300,6 +303,22 @@ impl Session {
                 now_on.unwrap_or(Timeline(0)),
             ))
             .with_hint("The token is dropped. Look whether what you wrote is there, and write it again if not.");
+        self.say(&warning);
+    }
+
+    fn tell_of_doubt(&mut self, timeline: Timeline, xid: Xid) {
+        self.services.metrics.lost_position();
+        tracing::warn!(
+            pid = self.cancel.pid(),
+            %xid,
+            "a failover may have lost what a session had written last"
+        );
+        let message = "what was written last may have been lost in a failover";
+        let warning = Fault::new(Severity::Warning, SqlState::WARNING, message)
+            .with_detail(format!(
+                "It was transaction {xid} of timeline {timeline}, of which it is not known whether the new timeline has it.",
+            ))
+            .with_hint("Look whether what you wrote is there, and write it again if not.");
         self.say(&warning);
     }
 }

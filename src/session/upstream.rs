@@ -21,7 +21,7 @@ use crate::protocol::error::Fault;
 use crate::protocol::frame::{Frame, Shape, backend};
 use crate::protocol::message::TransactionStatus;
 use crate::protocol::owed::{Fate, StatementId};
-use crate::routing::{Level, Lsn, NodeIndex, Role, Timeline};
+use crate::routing::{Level, Lsn, NodeIndex, Role, Timeline, Xid};
 use crate::server::Settings;
 use crate::sql::{Code, Decision, Effect};
 
@@ -83,6 +83,9 @@ pub struct Upstream {
     pub explained: Explained,
     /// A position that was captured and that the next ReadyForQuery confirms.
     pub captured: Option<Lsn>,
+    /// The answer to the question for the number of the transaction that the next ReadyForQuery ends: none if that
+    /// has written nothing.
+    pub number: Option<Option<Xid>>,
     /// What the replica has just said that it has shown.
     pub sight: Option<Sight>,
     /// All that it has shown the session lies below the floor.
@@ -209,6 +212,7 @@ impl Upstream {
             footprint: Footprint::None,
             explained: Explained::default(),
             captured: None,
+            number: None,
             sight: None,
             is_sighted: false,
             ends_pins: false,

@@ -22,6 +22,7 @@ mod keys;
 mod lab;
 mod left_behind;
 mod monitor;
+mod numbers;
 mod pins;
 mod pools;
 mod portals;

@@ -113,6 +113,12 @@ async fn a_capture_that_is_ignored_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_nobody_asks_for_is_found() {
+    let promises = [Promise::OwnWrites];
+    finds(Guarantee::Numbers, Trouble::ApplyDelay, &promises).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_capture_that_counts_for_nothing_is_found() {
     let promises = [Promise::OwnWrites];
     finds(Guarantee::LostCaptures, Trouble::CapturesLost, &promises).await;

@@ -22,6 +22,10 @@ fn feed() -> Feed {
 }
 
 fn tell(feed: &Feed, node: NodeIndex, role: Role, timeline: u32, lsn: u64) {
+    tell_shown(feed, node, role, timeline, lsn, &[]);
+}
+
+fn tell_shown(feed: &Feed, node: NodeIndex, role: Role, timeline: u32, lsn: u64, shown: &[Xid]) {
     let now = Instant::now();
     feed.board().publish(
         node,
@@ -36,6 +40,7 @@ fn tell(feed: &Feed, node: NodeIndex, role: Role, timeline: u32, lsn: u64) {
                 timeline: None,
                 branched_at: None,
                 clock: None,
+                tells_transactions: true,
             },
             following: Following::Streams(Timeline(timeline)),
             identity: Identity {
@@ -43,12 +48,14 @@ fn tell(feed: &Feed, node: NodeIndex, role: Role, timeline: u32, lsn: u64) {
                 geometry: WalGeometry::default(),
             },
         },
+        shown.into(),
     );
 }
 
 fn fail(feed: &Feed, node: NodeIndex) {
     let (at, reason) = (Instant::now(), "no route".into());
-    feed.board().publish(node, Outcome::Failed { at, reason });
+    feed.board()
+        .publish(node, Outcome::Failed { at, reason }, Arc::default());
 }
 
 fn cluster() -> Feed {
@@ -106,6 +113,35 @@ async fn a_position_means_nothing_on_another_timeline() {
     };
     tell(&feed, R, Role::Primary, 2, 99);
     assert!(!waiting.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_transaction_is_asked_for_while_somebody_waits_for_it() {
+    let feed = cluster();
+    let post = feed.board().post(R).unwrap();
+    let wait = |xid| {
+        let feed = feed.clone();
+        begin(async move { feed.shown(R, Timeline(1), Xid(xid), EVER).await })
+    };
+    let (first, same, other) = (wait(7).await, wait(7).await, wait(5).await);
+    assert_eq!(post.looks_again(), [Xid(5), Xid(7)]);
+    tell_shown(&feed, R, Role::Replica, 1, 97, &[Xid(7)]);
+    let connected = feed.topology().node(R).observation().unwrap().connected;
+    assert_eq!(first.await.unwrap(), Some(connected));
+    assert_eq!(same.await.unwrap(), Some(connected));
+    assert_eq!(post.looks_again(), [Xid(5)]);
+    // What another node tells, or the same one on another timeline, is nothing.
+    tell_shown(&feed, P, Role::Primary, 1, 100, &[Xid(5)]);
+    tokio::task::yield_now().await;
+    assert!(!other.is_finished());
+    tell_shown(&feed, R, Role::Primary, 2, 100, &[Xid(5)]);
+    assert_eq!(other.await.unwrap(), None);
+    assert_eq!(post.looks_again(), []);
+    assert!(
+        feed.shown(NodeIndex(7), Timeline(1), Xid(1), EVER)
+            .await
+            .is_none()
+    );
 }
 
 #[tokio::test]

@@ -112,6 +112,7 @@ impl Story {
             timeline: None,
             branched_at: None,
             clock: None,
+            tells_transactions: true,
         };
         let identity = Identity {
             system,

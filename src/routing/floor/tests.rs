@@ -303,12 +303,158 @@ fn what_was_seen_without_a_position_is_known_to_be_lost_too() {
         floor.settle(&before, at(5));
         floor.raise_to_primary_after(at(moment));
         floor.settle(&after, at(60));
-        let expected = lost.map(|lsn| Lost {
-            timeline: Timeline(1),
-            lsn: Lsn(lsn),
-        });
+        let expected = lost.map(|lsn| Lost::Position(Timeline(1), Lsn(lsn)));
         assert_eq!(floor.take_lost(), expected, "seen at {moment}");
         assert_eq!(bounds(&floor), [Bound::Reached(Lsn(270)); 3]);
+    }
+}
+
+/// A replica that has been started again at 30 ms, and asked at 35.
+fn restarted() -> NodeState {
+    NodeState::Up(Observation {
+        connected: at(30),
+        ..seen(Role::Replica, 90, 35)
+    })
+}
+
+/// What a session has whose transaction 7 was committed on timeline 1 by the moment 20.
+fn wrote(topology: &Topology) -> Floor {
+    let mut floor = Floor::default();
+    floor.settle(topology, at(5));
+    floor.raise_to_transaction(Xid(7), T1, at(20));
+    floor
+}
+
+#[test]
+fn a_transaction_binds_until_its_position_is_known() {
+    let early = cluster(&[(10, 100)], replica(90, 15), replica(90, 15));
+    let awaited = Bound::Shown(Timeline(1), Xid(7));
+    let mut floor = wrote(&early);
+    floor.settle(&early, at(25));
+    assert_eq!(bounds(&floor), [awaited; 3]);
+    assert_eq!(floor.pending(), Pending::Primary(at(20)));
+
+    // Another transaction, or one of another timeline, says nothing.
+    let connected = at(0);
+    floor.is_shown(Xid(8), Timeline(1), A, connected);
+    floor.is_shown(Xid(7), Timeline(2), A, connected);
+    assert_eq!(bounds(&floor), [awaited; 3]);
+    floor.is_shown(Xid(7), Timeline(1), A, connected);
+    floor.settle(&early, at(26));
+    let here = Bound::Reached(Lsn::ZERO);
+    assert_eq!(bounds(&floor), [awaited, here, awaited]);
+    // A read there binds others to it, and not itself.
+    floor.saw_replica(A, at(30));
+    assert_eq!(
+        bounds(&floor),
+        [Bound::OnlyPrimary, here, Bound::OnlyPrimary]
+    );
+
+    // A probe of the primary tells where it lies.
+    let mut later = wrote(&early);
+    later.settle(
+        &cluster(&[(10, 100), (21, 140)], replica(90, 15), down()),
+        at(40),
+    );
+    assert_eq!(bounds(&later), [Bound::Reached(Lsn(140)); 3]);
+    assert_eq!(later.pending(), Pending::Nothing);
+}
+
+#[test]
+fn a_transaction_says_nothing_of_what_comes_behind_it() {
+    let topology = cluster(&[(10, 100)], replica(90, 15), replica(90, 15));
+    let connected = at(0);
+    let mut other = Floor::default();
+    other.settle(&topology, at(25));
+    other.raise_to_primary_after(at(19));
+    type Step<'a> = &'a dyn Fn(&mut Floor);
+    let steps: [(&str, Step); 4] = [
+        ("a write", &|floor| floor.raise_to_primary_after(at(30))),
+        ("what another session has written", &|floor| {
+            floor.merge(&other)
+        }),
+        ("a read elsewhere", &|floor| {
+            floor.saw_replica(B, at(30));
+            floor.saw_replica(A, at(31));
+        }),
+        ("a time", &|floor| floor.raise_to_clock(UnixMillis(5))),
+    ];
+    for (what, step) in steps {
+        let mut floor = wrote(&topology);
+        floor.is_shown(Xid(7), Timeline(1), A, connected);
+        step(&mut floor);
+        floor.settle(&topology, at(40));
+        assert_eq!(floor.bound_for(A), Bound::OnlyPrimary, "{what}");
+    }
+    // A position that a token brings binds besides.
+    let mut floor = wrote(&topology);
+    floor.is_shown(Xid(7), Timeline(1), A, connected);
+    floor.merge(&Floor::at(Lsn(95), Timeline(1)));
+    assert_eq!(floor.bound_for(A), Bound::Reached(Lsn(95)));
+    // Nobody else is bound by its number.
+    let mut theirs = Floor::default();
+    theirs.settle(&topology, at(25));
+    theirs.merge(&floor.sight());
+    assert_eq!(theirs.bound_for(A), Bound::OnlyPrimary);
+}
+
+#[test]
+fn who_has_shown_a_transaction_may_restart_below_it() {
+    let before = cluster(&[(10, 100)], replica(90, 15), down());
+    let mut floor = wrote(&before);
+    floor.is_shown(Xid(7), Timeline(1), A, at(0));
+    let awaited = Bound::Shown(Timeline(1), Xid(7));
+    for a in [down(), restarted()] {
+        let mut floor = floor;
+        floor.settle(&cluster(&[(10, 100)], a, down()), at(40));
+        assert_eq!(floor.bound_for(A), awaited);
+    }
+    floor.settle(&before, at(40));
+    assert_eq!(floor.bound_for(A), Bound::Reached(Lsn::ZERO));
+}
+
+#[test]
+fn a_number_means_nothing_behind_a_promotion() {
+    let before = cluster(&[(10, 100)], replica(90, 15), replica(90, 15));
+    let after = |a| {
+        let topology = on_timeline(cluster(&[(10, 100), (50, 120)], a, down()), T2);
+        branched(topology, &[(2, 110)])
+    };
+    let perhaps = Some(Lost::Perhaps(Timeline(1), Xid(7)));
+    let connected = at(0);
+    for (shows, a, lost) in [
+        (false, replica(115, 15), perhaps),
+        (true, replica(115, 15), None),
+        (true, down(), perhaps),
+        (true, restarted(), perhaps),
+    ] {
+        let mut floor = wrote(&before);
+        if shows {
+            floor.is_shown(Xid(7), Timeline(1), A, connected);
+        }
+        floor.settle(&after(a), at(60));
+        assert_eq!(floor.take_lost(), lost, "{shows}");
+        assert_eq!(bounds(&floor), [Bound::Reached(Lsn(120)); 3]);
+        // What another transaction of that number has done there is another's.
+        floor.is_shown(Xid(7), Timeline(1), A, connected);
+        assert_eq!(bounds(&floor), [Bound::Reached(Lsn(120)); 3]);
+    }
+    // A number of the old timeline that comes late is none; the moment counts.
+    let mut late = Floor::default();
+    late.settle(&after(down()), at(60));
+    late.raise_to_transaction(Xid(7), T1, at(61));
+    assert_eq!(late.take_lost(), perhaps);
+    assert_eq!(bounds(&late), [Bound::OnlyPrimary; 3]);
+    // Who has been silent since may have been overtaken by a probe that nobody has looked at.
+    for (probed, lost, bound) in [(105, None, 105), (115, perhaps, 120)] {
+        let mut idle = wrote(&before);
+        let mut topology = after(down());
+        let mut switches = Switches::clone(&topology.switches);
+        switches.leave(Timeline(1), Arc::new(history(&[(10, 100), (21, probed)])));
+        topology.switches = Arc::new(switches);
+        idle.settle(&topology, at(60));
+        assert_eq!(idle.take_lost(), lost, "{probed}");
+        assert_eq!(bounds(&idle), [Bound::Reached(Lsn(bound)); 3]);
     }
 }
 
@@ -318,12 +464,7 @@ fn a_position_survives_a_promotion_up_to_where_the_new_timeline_began() {
         let topology = cluster(&[(10, 100), (20, 900)], down(), down());
         branched(on_timeline(topology, T2), began)
     };
-    let lost = |lsn| {
-        Some(Lost {
-            timeline: Timeline(1),
-            lsn: Lsn(lsn),
-        })
-    };
+    let lost = |lsn| Some(Lost::Position(Timeline(1), Lsn(lsn)));
     let table = [
         (400, &[(2, 500)][..], Bound::Reached(Lsn(400)), None),
         (500, &[(2, 500)], Bound::Reached(Lsn(500)), None),
@@ -433,6 +574,10 @@ enum Event {
     Write {
         captured: bool,
     },
+    /// As a write; its number is captured.
+    WriteByNumber,
+    /// The replica is asked for the last such write.
+    Ask(NodeIndex),
     ReadOnPrimary,
     /// Somebody else writes.
     OthersWrite,
@@ -453,6 +598,8 @@ fn event() -> impl Strategy<Value = Event> {
     let node = || prop_oneof![Just(A), Just(B)];
     prop_oneof![
         any::<bool>().prop_map(|captured| Event::Write { captured }),
+        Just(Event::WriteByNumber),
+        node().prop_map(Event::Ask),
         Just(Event::ReadOnPrimary),
         Just(Event::OthersWrite),
         Just(Event::OthersWrite),
@@ -532,7 +679,7 @@ proptest! {
             samples: vec![(0, 80)],
         };
         let mut floor = Floor::default();
-        let mut oracle = 0;
+        let (mut oracle, mut last) = (0, 0);
         for event in events {
             world.now += 1;
             match event {
@@ -543,6 +690,20 @@ proptest! {
                         floor.raise(Lsn(world.positions[0]), T1);
                     } else {
                         floor.raise_to_primary_after(at(world.now));
+                    }
+                }
+                Event::WriteByNumber => {
+                    world.positions[0] += 3 * RECORD;
+                    oracle = oracle.max(world.positions[0]);
+                    last = world.positions[0];
+                    floor.raise_to_transaction(Xid(last), T1, at(world.now));
+                }
+                Event::Ask(replica) => {
+                    let place = usize::from(replica.0);
+                    world.probe(replica);
+                    if world.shown(place) >= last {
+                        let connected = at(world.connected[place]);
+                        floor.is_shown(Xid(last), Timeline(1), replica, connected);
                     }
                 }
                 Event::ReadOnPrimary => {

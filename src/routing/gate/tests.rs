@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::lsn::Lsn;
 use super::super::testing::{at, down, node, primary, replica, topology};
 use super::super::topology::{Node, NodeIndex};
 use super::*;
@@ -16,7 +17,7 @@ fn replicas(fresh: &[NodeIndex], behind: &[NodeIndex], lsn: u64) -> Verdict {
     Verdict::Replicas {
         fresh: set(fresh),
         behind: set(behind),
-        lsn: Lsn(lsn),
+        mark: Mark::Position(Lsn(lsn)),
     }
 }
 
@@ -131,10 +132,10 @@ proptest! {
         }
         let highest = raised.iter().copied().max().unwrap_or(0);
         let verdict = gate(&need(Level::Session, &floor), &topology, at(NOW));
-        let Verdict::Replicas { fresh, behind, lsn } = verdict else {
+        let Verdict::Replicas { fresh, behind, mark } = verdict else {
             panic!("{verdict:?}");
         };
-        prop_assert_eq!(lsn, Lsn(highest));
+        prop_assert_eq!(mark, Mark::Position(Lsn(highest)));
         for (index, position) in (0u8..).map(NodeIndex).zip(&positions) {
             prop_assert_eq!(fresh.contains(index), *position >= highest);
             prop_assert_eq!(behind.contains(index), *position < highest);

@@ -1,10 +1,11 @@
 use proptest::prelude::*;
 
+use super::super::lsn::Lsn;
 use super::super::testing::{down, node, primary, replica, topology};
 use super::*;
 
 const MAX_WAIT: Duration = Duration::from_secs(1);
-const LSN: Lsn = Lsn(77);
+const MARK: Mark = Mark::Position(Lsn(77));
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
 /// A node at this distance in microseconds, in a region.
@@ -31,14 +32,14 @@ fn verdict(fresh: &[u8], behind: &[u8]) -> Verdict {
     Verdict::Replicas {
         fresh: set(fresh),
         behind: set(behind),
-        lsn: LSN,
+        mark: MARK,
     }
 }
 
 fn wait(replica: u8, at_most: Duration) -> Choice {
     Choice::Wait {
         replica: NodeIndex(replica),
-        lsn: LSN,
+        mark: MARK,
         at_most,
     }
 }
@@ -333,7 +334,7 @@ proptest! {
             on_lag: OnLag::Primary,
             random,
         };
-        let choice = select(Verdict::Replicas { fresh, behind, lsn: LSN }, &topology, &preference, |node| usize::from(node.0) % 3);
+        let choice = select(Verdict::Replicas { fresh, behind, mark: MARK }, &topology, &preference, |node| usize::from(node.0) % 3);
         let away = |index: NodeIndex| distance(topology.node(index), preference.region);
         match choice {
             Choice::Replica(chosen) => {
@@ -342,8 +343,8 @@ proptest! {
                     prop_assert!(away(chosen).as_near_as(away(primary)) || away(chosen) < away(primary));
                 }
             }
-            Choice::Wait { replica, lsn, at_most } => {
-                prop_assert!(behind.contains(replica) && lsn == LSN);
+            Choice::Wait { replica, mark, at_most } => {
+                prop_assert!(behind.contains(replica) && mark == MARK);
                 prop_assert!(!at_most.is_zero() && at_most <= preference.max_wait);
                 let others = fresh.iter().chain(topology.primary);
                 if let Some(elsewhere) = others.map(away).min() {
