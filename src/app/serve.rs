@@ -368,7 +368,7 @@ impl House {
             }
         };
         match outcome {
-            Some(Guest::Session(session, seat)) => {
+            Some(Guest::Session(mut session, seat)) => {
                 if let End::Told(fault) = session.run().await {
                     tracing::info!(%peer, "a session was ended: {}", fault.message());
                 }

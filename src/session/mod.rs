@@ -323,8 +323,9 @@ impl Session {
         session
     }
 
-    /// Answers the client until one of the two has had enough.
-    pub async fn run(mut self) -> End {
+    /// Answers the client until one of the two has had enough. Borrowed, because a future that is given its session
+    /// keeps the room for it twice.
+    pub async fn run(&mut self) -> End {
         let end = self.serve().await;
         if let End::Told(fault) = &end {
             self.say(fault);
