@@ -138,9 +138,7 @@ fn tell(name: &str, spent: &[f64], plain: &[f64]) {
     );
 }
 
-/// What a read finds is of no interest, nor whether a replica has got that far: it goes to none but a replica.
-const READ: &str =
-    "/* causeway: on_lag=error max_wait=0 */ SELECT value FROM register WHERE id = $1";
+const READ: &str = "SELECT value FROM register WHERE id = $1";
 
 async fn writers(proxy: &Proxy, settings: &str, statements: &[&str]) -> Result<Vec<Writer>> {
     let mut writers = Vec::new();

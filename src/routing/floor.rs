@@ -163,7 +163,8 @@ impl Floor {
     }
 
     /// `replica` shows the transaction, as it has said on `timeline` through a connection that was opened at
-    /// `connected`. That counts if it was before the moment: as long as such a connection lives, it is the same.
+    /// `connected`. That counts only if it was before the moment: a connection that is seen later and is older than the
+    /// moment too is the same one, and the replica has not restarted in between.
     pub fn is_shown(
         &mut self,
         xid: Xid,

@@ -185,14 +185,8 @@ impl Session {
         if number == Some(None) {
             self.habit.fails();
         }
-        let owed = &upstream.server.owed;
-        let awaits = |fate| owed.owes(fate);
-        let is_covered = number.flatten().is_some() && status == TransactionStatus::Idle;
-        if upstream.footprint == Footprint::Capturing
-            && ![Fate::Number, Fate::Capture, Fate::CaptureOfCommit]
-                .into_iter()
-                .any(awaits)
-        {
+        if upstream.footprint == Footprint::Capturing && !upstream.awaits_capture() {
+            let is_covered = number.flatten().is_some() && status == TransactionStatus::Idle;
             upstream.footprint = match is_covered {
                 true => Footprint::None,
                 false => Footprint::Deep,
@@ -324,14 +318,23 @@ impl Upstream {
             return;
         }
         for id in [PREPARED_COMMIT, PREPARED_NUMBER] {
-            if self.server.statements.has(id) {
-                let mut out = Vec::new();
-                message::put_close_statement(&mut out, &statement_name(id));
-                self.server.wire.output.extend(&out);
-                self.server.owed.push(Request::Evict(id), Fate::Swallow);
-                self.server.statements.remove(id);
-            }
+            let mut out = Vec::new();
+            message::put_close_statement(&mut out, &statement_name(id));
+            self.server.wire.output.extend(&out);
+            // The server may have it all the same, if that had been in doubt.
+            let close = match self.server.statements.has(id) {
+                true => Request::Evict(id),
+                false => Request::Close,
+            };
+            self.server.owed.push(close, Fate::Swallow);
+            self.server.statements.remove(id);
         }
+    }
+
+    /// A position or a number has been asked for and has not come.
+    fn awaits_capture(&self) -> bool {
+        let fates = [Fate::Capture, Fate::CaptureOfCommit, Fate::Number];
+        fates.into_iter().any(|fate| self.server.owed.owes(fate))
     }
 
     /// Asks for what is not asked for in the cycle itself.

@@ -35,7 +35,9 @@ impl Session {
         let captures_sight = !captures && self.captures_sight(&plan, &upstream, begins);
         let asks_for_sight = self.asks_for_sight(&plan, &upstream, begins);
         let capture = captures.then(|| self.way_to_capture(&plan, &upstream));
-        capture.inspect(|way| self.services.metrics.captures(*way));
+        if let Some(way) = capture {
+            self.services.metrics.captures(way);
+        }
         upstream.is_sighted = false;
         match upstream.server.owed.is_mid_cycle() {
             true => self.send_mentioned(&mut upstream, &plan),

@@ -60,7 +60,7 @@ impl SessionMetrics {
         describe_counter!(
             "causeway_lost_positions_total",
             Unit::Count,
-            "Sessions that were told that a failover has lost what they had written or seen"
+            "Sessions that were told that a failover has lost, or may have lost, what they had written or seen"
         );
         describe_histogram!(
             "causeway_wait_seconds",

@@ -238,7 +238,7 @@ impl Session {
                     at_most,
                 } => {
                     let began = Instant::now();
-                    let reached = Box::pin(self.await_mark(replica, mark, at_most)).await;
+                    let reached = self.await_mark(replica, mark, at_most).await;
                     let end = match reached {
                         true => WaitEnd::Reached,
                         false => WaitEnd::TooLong,
@@ -253,30 +253,24 @@ impl Session {
         }
     }
 
-    fn asks_for_numbers(&self) -> bool {
-        self.services.options.guarantees.hold(Guarantee::Numbers)
-    }
-
-    /// An idle session has no room for what it takes to wait.
+    /// Waits for a replica; true if it has come to have what is asked for.
     async fn await_mark(&mut self, replica: NodeIndex, mark: Mark, at_most: Duration) -> bool {
         let feed = &self.services.feed;
         match mark {
             Mark::Position(lsn) => feed.reached(replica, lsn, at_most).await,
-            Mark::Transaction(timeline, xid) if !self.asks_for_numbers() => {
-                let seen = feed.topology().node(replica).observation().copied();
-                if let Some(seen) = seen {
-                    self.floor.is_shown(xid, timeline, replica, seen.connected);
-                }
-                seen.is_some()
-            }
             Mark::Transaction(timeline, xid) => {
-                match feed.shown(replica, timeline, xid, at_most).await {
-                    Some(connected) => {
-                        self.floor.is_shown(xid, timeline, replica, connected);
-                        true
+                let shown = match self.services.options.guarantees.hold(Guarantee::Numbers) {
+                    true => feed.shown(replica, timeline, xid, at_most).await,
+                    false => {
+                        let topology = feed.topology();
+                        let seen = topology.node(replica).observation();
+                        seen.map(|seen| seen.connected)
                     }
-                    None => false,
+                };
+                if let Some(connected) = shown {
+                    self.floor.is_shown(xid, timeline, replica, connected);
                 }
+                shown.is_some()
             }
         }
     }

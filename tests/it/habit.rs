@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use causeway::app::Causeway;
+use causeway::config::Config;
 use causeway::lab::Lab;
 use tokio_postgres::Client;
 
@@ -18,6 +19,16 @@ const COUNT: &str = "SELECT count(*) FROM t";
 /// A Causeway in `region`, a table that the replica has, and a log of the primary that tells of function
 /// calls.
 pub async fn talkative(region: &str) -> Front {
+    let front = talkative_with(region, |_| {}).await;
+    let client = front.client().await;
+    client.batch_execute("CREATE TABLE t ()").await.unwrap();
+    until_known(&client, "t").await;
+    front.lab.wait_caught_up("eu-west").await.unwrap();
+    front
+}
+
+/// The same without the table, with some settings changed.
+pub async fn talkative_with(region: &str, change: impl FnOnce(&mut Config)) -> Front {
     let lab = Lab::builder()
         .quick()
         .primary("us-east")
@@ -26,14 +37,10 @@ pub async fn talkative(region: &str) -> Front {
         .setting("log_statement = all")
         .build();
     let lab = lab.await.unwrap();
-    let running = Causeway::start(support::config(&lab, region)).await;
-    let running = running.unwrap();
-    let front = Front { running, lab };
-    let client = front.client().await;
-    client.batch_execute("CREATE TABLE t ()").await.unwrap();
-    until_known(&client, "t").await;
-    front.lab.wait_caught_up("eu-west").await.unwrap();
-    front
+    let mut config = support::config(&lab, region);
+    change(&mut config);
+    let running = Causeway::start(config).await.unwrap();
+    Front { running, lab }
 }
 
 async fn write(client: &Client, times: usize) {

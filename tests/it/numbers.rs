@@ -1,15 +1,14 @@
 //! Writes that are transactions by themselves, asked for their numbers ahead of their Sync: what
 //! is written is read, whatever the replica has, and a client cannot tell.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use causeway::app::Causeway;
-use causeway::lab::{Cut, Lab};
+use causeway::config::Config;
+use causeway::lab::{APP_DATABASE, Cut, SUPERUSER};
 
-use crate::front::{Front, PATIENCE, ask, until_known};
-use crate::habit::captures;
+use crate::front::{Front, PATIENCE, ask, read_on_replica, until_known};
+use crate::habit::{captures, talkative_with};
 use crate::raw::{Raw, bind, execute, parse, query, show, sync};
-use crate::support;
 
 /// So many writes that go well are asked for by position first.
 const ALONE: usize = 8;
@@ -17,18 +16,8 @@ const ALONE: usize = 8;
 /// A Causeway beside the replica, a log of the primary that tells of function calls, tables that the
 /// replica has, and a session that reads what it writes.
 async fn front(probe_interval: Duration) -> (Front, Raw) {
-    let lab = Lab::builder()
-        .quick()
-        .primary("us-east")
-        .replica("eu-west")
-        .round_trip("us-east", "eu-west", Duration::from_millis(10))
-        .setting("log_statement = all")
-        .build();
-    let lab = lab.await.unwrap();
-    let mut config = support::config(&lab, "eu-west");
-    config.monitor.probe_interval = probe_interval;
-    let running = Causeway::start(config).await.unwrap();
-    let front = Front { running, lab };
+    let change = |config: &mut Config| config.monitor.probe_interval = probe_interval;
+    let front = talkative_with("eu-west", change).await;
     let client = front.client().await;
     let tables = "CREATE TABLE t (id int PRIMARY KEY); \
         CREATE TABLE child (id int REFERENCES t DEFERRABLE INITIALLY DEFERRED); \
@@ -217,7 +206,6 @@ async fn more_at_once_is_answered_in_its_turn() {
     let rows = until_numbered(&mut raw).await;
     raw.send(&extended("INSERT INTO t VALUES (100)").concat())
         .await;
-    tokio::time::sleep(Duration::from_millis(2)).await;
     let rest = [
         extended("INSERT INTO t VALUES (101)"),
         extended("SELECT count(*) FROM t"),
@@ -246,15 +234,24 @@ async fn more_at_once_is_answered_in_its_turn() {
 #[tokio::test]
 async fn the_question_is_prepared_for_nobody_else() {
     let (front, mut raw) = front(OFTEN).await;
+    let other = front.client().await;
+    let code = "CREATE FUNCTION quiet() RETURNS void LANGUAGE plpgsql AS $$BEGIN \
+        PERFORM set_config('work_mem', '1MB', false); END$$";
+    other.batch_execute(code).await.unwrap();
     let mut rows = 0;
     for round in 0..3 {
         for _ in 0..=2 * ALONE {
             rows += 1;
             insert(&mut raw, rows).await;
-            count(&mut raw, rows as usize).await;
+            count(&mut raw, rows as usize + round).await;
         }
         assert!(numbers(&front) > round * ALONE);
         let list = "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'causeway%'";
+        let listed = raw.query(list).await;
+        assert!(listed.contains("D(0)"), "{listed}");
+        // Nor where another session's code has run on the server since.
+        insert(&mut raw, 1000 + round as i32).await;
+        other.batch_execute("SELECT quiet()").await.unwrap();
         let listed = raw.query(list).await;
         assert!(listed.contains("D(0)"), "{listed}");
         // It is prepared anew where it has been taken away.
@@ -265,22 +262,44 @@ async fn the_question_is_prepared_for_nobody_else() {
 #[tokio::test]
 async fn a_role_that_may_not_ask_is_not_made_to() {
     let (front, mut raw) = front(OFTEN).await;
-    let admin = front.admin().await;
-    let revoke = "REVOKE EXECUTE ON FUNCTION txid_current_if_assigned(), txid_status(bigint), \
-        txid_current_snapshot(), txid_snapshot_xmax(txid_snapshot) FROM PUBLIC";
-    admin.batch_execute(revoke).await.unwrap();
+    let revoke = "REVOKE EXECUTE ON FUNCTION txid_current_if_assigned() FROM PUBLIC";
+    front.admin().await.batch_execute(revoke).await.unwrap();
     for id in 1..=3 * ALONE {
         insert(&mut raw, id as i32).await;
         count(&mut raw, id).await;
     }
     assert_eq!(numbers(&front), 0);
-    // A session that takes another role tries anew.
-    let (_, mut raw) = (front.raw().await, raw);
-    raw.query("SET ROLE NONE").await;
-    for id in 1..=2 * ALONE {
-        insert(&mut raw, (100 + id) as i32).await;
-        count(&mut raw, 3 * ALONE + id).await;
+    let log = front.primary().log().unwrap();
+    assert!(
+        log.contains("permission denied for function txid_current_if_assigned"),
+        "no trial"
+    );
+}
+
+#[tokio::test]
+async fn replicas_that_may_not_be_asked_stay_in_use() {
+    let (front, mut raw) = front(OFTEN).await;
+    let revoke = "REVOKE EXECUTE ON FUNCTION txid_status(bigint), txid_current_snapshot(), \
+        txid_snapshot_xmax(txid_snapshot) FROM PUBLIC";
+    front.admin().await.batch_execute(revoke).await.unwrap();
+    front.lab.wait_caught_up("eu-west").await.unwrap();
+    // The monitor looks anew what it may ask.
+    let mut rows = 0;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let before = numbers(&front);
+        for _ in 0..3 * ALONE {
+            rows += 1;
+            insert(&mut raw, rows).await;
+            count(&mut raw, rows as usize).await;
+        }
+        if numbers(&front) == before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "still asked for numbers");
     }
+    let client = front.client().await;
+    read_on_replica(&client, "SELECT count(*) FROM t", &rows.to_string()).await;
 }
 
 #[tokio::test]
@@ -293,17 +312,14 @@ async fn behind_a_promotion_a_number_means_nothing() {
     front.lab.node("eu-west").promote().await.unwrap();
     // As many transactions as there were: its number is another's now.
     let new = front.lab.node("eu-west");
-    let admin = new
-        .connect(causeway::lab::SUPERUSER, causeway::lab::APP_DATABASE)
-        .await
-        .unwrap();
+    let admin = new.connect(SUPERUSER, APP_DATABASE).await.unwrap();
     for id in 200..220 {
         admin
             .execute(&format!("INSERT INTO t VALUES ({id})"), &[])
             .await
             .unwrap();
     }
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     let mut told = String::new();
     loop {
         raw.send(&query("SELECT count(*) FROM t WHERE id < 200"))
@@ -319,7 +335,7 @@ async fn behind_a_promotion_a_number_means_nothing() {
             assert!(show(&answer).contains("D(8)"), "{answer:?}");
             break;
         }
-        assert!(tokio::time::Instant::now() < deadline, "{answer:?}");
+        assert!(Instant::now() < deadline, "{answer:?}");
     }
     assert_eq!(
         told,
