@@ -89,6 +89,7 @@ impl Network {
         let distance = Distance {
             line: watched,
             clock: self.alarm.clock(),
+            target,
         };
         let task = self.links.spawn(serve(listener, distance));
         Ok(Link {
@@ -141,17 +142,21 @@ impl Drop for Link {
 struct Distance {
     line: watch::Receiver<Line>,
     clock: Clock,
+    /// Where the link led when the connection was made.
+    target: SocketAddr,
 }
 
-/// The link was dropped.
+/// The link was dropped, or leads elsewhere.
 struct Gone;
 
 impl Distance {
     /// Waits while the link is frozen. Cancel safe.
     async fn until_open(&mut self) -> Result<(), Gone> {
-        match self.line.wait_for(|line| line.cut.is_none()).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Gone),
+        let target = self.target;
+        let decided = |line: &Line| line.cut.is_none() || line.target != target;
+        match self.line.wait_for(decided).await {
+            Ok(line) if line.target == target => Ok(()),
+            _ => Err(Gone),
         }
     }
 }
@@ -169,7 +174,10 @@ async fn serve(listener: std::net::TcpListener, distance: Distance) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    connections.spawn(carry(client, distance.clone()));
+                    let mut distance = distance.clone();
+                    let line = *distance.line.borrow_and_update();
+                    distance.target = line.target;
+                    connections.spawn(carry(client, line.round_trip, distance));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "lab: a link cannot accept");
@@ -182,18 +190,15 @@ async fn serve(listener: std::net::TcpListener, distance: Distance) {
 }
 
 /// One connection, from accept to its end.
-async fn carry(mut client: TcpStream, distance: Distance) {
-    let accepted_at = Instant::now();
-    let Line {
-        target, round_trip, ..
-    } = *distance.line.borrow();
+async fn carry(mut client: TcpStream, round_trip: Duration, distance: Distance) {
+    let established_at = Instant::now() + round_trip;
+    let target = distance.target;
     let mut watched = distance.line.clone();
     let lost = watched.wait_for(|line| line.cut == Some(Cut::Reset) || line.target != target);
-    let established_at = accepted_at + round_trip;
     let reset = tokio::select! {
         biased;
         _ = lost => true,
-        outcome = forward(&mut client, target, established_at, distance) => outcome.is_err(),
+        outcome = forward(&mut client, established_at, distance) => outcome.is_err(),
     };
     if reset && let Err(error) = client.set_zero_linger() {
         tracing::debug!(%error, "lab: a lost connection ends with FIN instead of RST");
@@ -203,14 +208,13 @@ async fn carry(mut client: TcpStream, distance: Distance) {
 /// Ends when both directions have ended; fails only if the target cannot be reached.
 async fn forward(
     client: &mut TcpStream,
-    target: SocketAddr,
     established_at: Instant,
     mut distance: Distance,
 ) -> io::Result<()> {
     if distance.until_open().await.is_err() {
         return Ok(());
     }
-    let mut server = TcpStream::connect(target).await?;
+    let mut server = TcpStream::connect(distance.target).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (client_read, client_write) = client.split();

@@ -93,8 +93,9 @@ async fn a_lost_write_is_told_once_and_never_mistaken() {
 
     lab.node("us-east").kill().await.unwrap();
     lab.node("eu-west").promote().await.unwrap();
-    lab.node("ap-south").restore_wal();
+    // In this order: what the link still holds of the old primary's WAL must not arrive.
     lab.follow("ap-south", "eu-west");
+    lab.node("ap-south").restore_wal();
 
     // The session that wrote it learns of it, with the token, and goes on.
     let answer = until_answered(&mut writer, COUNT).await;

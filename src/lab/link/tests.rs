@@ -152,3 +152,17 @@ async fn a_link_that_is_pointed_elsewhere_takes_new_connections_there() {
         .unwrap();
     listener.accept().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_a_frozen_link_holds_does_not_arrive_once_it_leads_elsewhere() {
+    let (first, _server) = echo_server().await;
+    let (elsewhere, _other) = echo_server().await;
+    let (link, mut client, _network) = link_to(first, Duration::ZERO).await;
+    echo(&mut client, b"before").await;
+
+    link.cut(Cut::Freeze);
+    client.write_all(b"during").await.unwrap();
+    link.point_at(elsewhere, Duration::ZERO);
+    link.restore();
+    assert!(client.read_u8().await.is_err());
+}
