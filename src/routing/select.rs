@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::gate::{PrimaryReason, Verdict};
 use super::lsn::Mark;
+use super::patience::Patience;
 use super::topology::{Node, NodeIndex, NodeSet, Topology};
 
 /// Where a read goes.
@@ -45,8 +46,19 @@ pub struct Preference<'a> {
     /// The longest wait for a replica; zero does not wait.
     pub max_wait: Duration,
     pub on_lag: OnLag,
-    /// A number from which the two candidates are drawn.
+    /// How long replicas have taken lately.
+    pub patience: &'a Patience,
+    /// A number from which the two candidates are drawn, and who waits against the odds.
     pub random: u64,
+}
+
+impl Preference<'_> {
+    /// Whether to wait for `replica` where going elsewhere costs `cost`. It answers the same as
+    /// often as it is asked.
+    pub fn is_worth(&self, replica: NodeIndex, cost: Duration) -> bool {
+        // Bits on which the draw hardly depends.
+        self.patience.is_worth(replica, cost, self.random >> 28)
+    }
 }
 
 /// Nodes within a quarter, or this much, of the nearest count as equally near.
@@ -56,7 +68,8 @@ const BAND_FLOOR: Duration = Duration::from_millis(1);
 ///
 /// A fresh replica that is as near as anything wins, the least loaded of two drawn at random
 /// (`load` gives servers in use per node). A primary nearer than every replica wins over them.
-/// Where the near replicas are all behind, waiting is worth at most what going elsewhere costs.
+/// Where the near replicas are all behind, waiting is worth at most what going elsewhere costs, and
+/// one that has been slow lately is passed over for another that has not.
 pub fn select(
     verdict: Verdict,
     topology: &Topology,
@@ -80,16 +93,12 @@ pub fn select(
             mark,
         } => (fresh, behind, mark),
     };
-    // One of those that are as near as the nearest of `nodes`.
-    let pick = |nodes: NodeSet, nearest: Distance| {
+    // Those that are as near as the nearest of `nodes`.
+    let near = |nodes: NodeSet, nearest: Distance| -> NodeSet {
         let near = |index: &NodeIndex| distance(*index).as_near_as(nearest);
-        draw(
-            nodes.iter().filter(near).collect(),
-            topology,
-            preference,
-            &load,
-        )
+        nodes.iter().filter(near).collect()
     };
+    let pick = |nodes: NodeSet| draw(nodes, topology, preference, &load);
     let (fresh_best, behind_best) = (nearest(fresh), nearest(behind));
     let Some(best) = [fresh_best, behind_best, primary]
         .into_iter()
@@ -101,15 +110,16 @@ pub fn select(
     let is_near = |distance: Option<Distance>| distance.is_some_and(|d| d.as_near_as(best));
 
     if is_near(fresh_best) {
-        return Choice::Replica(pick(fresh, best));
+        return Choice::Replica(pick(near(fresh, best)));
     }
     if is_near(primary) && !is_near(behind_best) {
         return Choice::Primary(PrimaryReason::Nearest);
     }
     let (elsewhere, go) = match (fresh_best, primary) {
-        (Some(fresh_best), primary) if primary.is_none_or(|primary| fresh_best <= primary) => {
-            (Some(fresh_best), Choice::Replica(pick(fresh, fresh_best)))
-        }
+        (Some(fresh_best), primary) if primary.is_none_or(|primary| fresh_best <= primary) => (
+            Some(fresh_best),
+            Choice::Replica(pick(near(fresh, fresh_best))),
+        ),
         (_, primary) => (primary, Choice::Primary(PrimaryReason::Lag)),
     };
     let stays = preference.on_lag != OnLag::Primary && matches!(go, Choice::Primary(_));
@@ -123,8 +133,11 @@ pub fn select(
             if at_most.is_zero() {
                 return go;
             }
+            let near = near(behind, nearest);
+            let is_worth = |index: &NodeIndex| preference.is_worth(*index, at_most);
+            let hopeful: NodeSet = near.iter().filter(is_worth).collect();
             Choice::Wait {
-                replica: pick(behind, nearest),
+                replica: pick(if hopeful.is_empty() { near } else { hopeful }),
                 mark,
                 at_most,
             }

@@ -300,6 +300,7 @@ impl Session {
             stay_on: self.floor.last_replica(),
             max_wait,
             on_lag,
+            patience: &self.services.patience,
             random: rand::random(),
         };
         let load = |node: NodeIndex| self.group.pool(node).in_use();
@@ -310,12 +311,7 @@ impl Session {
                 replica,
                 mark,
                 at_most,
-            } if on_lag == OnLag::Primary
-                && !self
-                    .services
-                    .patience
-                    .is_worth(replica, at_most, rand::random()) =>
-            {
+            } if on_lag == OnLag::Primary && !preference.is_worth(replica, at_most) => {
                 self.services.metrics.not_worth_waiting();
                 if rand::random::<u64>().is_multiple_of(audit::ONE_IN) {
                     self.audit = Some(Audit::of(&self.services.feed, replica, mark));

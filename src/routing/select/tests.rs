@@ -1,12 +1,16 @@
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 
 use super::super::lsn::Lsn;
+use super::super::patience::WaitEnd;
 use super::super::testing::{down, node, primary, replica, topology};
 use super::*;
 
 const MAX_WAIT: Duration = Duration::from_secs(1);
 const MARK: Mark = Mark::Position(Lsn(77));
 const MS: fn(u64) -> Duration = Duration::from_millis;
+static NOTHING_LEARNED: LazyLock<Patience> = LazyLock::new(|| Patience::new(0));
 
 /// A node at this distance in microseconds, in a region.
 fn placed(index: u8, state: super::super::NodeState, region: &str, distance_us: u64) -> Node {
@@ -23,6 +27,7 @@ fn preference(region: Option<&str>) -> Preference<'_> {
         stay_on: None,
         max_wait: MAX_WAIT,
         on_lag: OnLag::Primary,
+        patience: &NOTHING_LEARNED,
         random: 0,
     }
 }
@@ -304,6 +309,55 @@ fn among_equally_near_nodes_weight_load_and_habit_decide() {
     }
 }
 
+#[test]
+fn one_that_has_been_slow_lately_is_passed_over() {
+    let nodes = [
+        placed(0, primary(9, 0), "x", 80_000),
+        placed(1, replica(9, 0), "x", 1_000),
+        placed(2, replica(9, 0), "x", 1_500),
+        placed(3, replica(9, 0), "x", 60_000),
+    ];
+    let topology = topology(nodes, &[]);
+    let patience = Patience::new(4);
+    let slow = |node: u8| {
+        for _ in 0..30 {
+            patience.learn(NodeIndex(node), MS(80), WaitEnd::TooLong);
+        }
+    };
+    // Of 1,600 reads, how many wait for which.
+    let waits = |stay_on: Option<u8>| {
+        let mut waits = [0; 4];
+        for n in 0..1_600_u64 {
+            let preference = Preference {
+                patience: &patience,
+                stay_on: stay_on.map(NodeIndex),
+                random: (n << 28) | (n % 2),
+                ..preference(None)
+            };
+            let verdict = verdict(&[], &[1, 2, 3]);
+            match select(verdict, &topology, &preference, |_| 0) {
+                Choice::Wait { replica, .. } => waits[usize::from(replica.0)] += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        waits
+    };
+    assert_eq!(waits(Some(1)), [0, 1_600, 0, 0]);
+    slow(1);
+    assert_eq!(waits(Some(1)), [0, 100, 1_500, 0], "one in 16 tries it");
+    let [_, tried, other, _] = waits(None);
+    assert!(
+        (1..=100).contains(&tried) && tried + other == 1_600,
+        "{tried}"
+    );
+    slow(2);
+    assert_eq!(
+        waits(Some(1)),
+        [0, 1_600, 0, 0],
+        "there is no better one as near"
+    );
+}
+
 proptest! {
     #[test]
     fn only_members_of_the_verdict_are_chosen_and_no_wait_exceeds_its_budget(
@@ -332,6 +386,7 @@ proptest! {
             stay_on: stay_on.map(NodeIndex),
             max_wait: MS(max_wait_ms),
             on_lag: OnLag::Primary,
+            patience: &NOTHING_LEARNED,
             random,
         };
         let choice = select(Verdict::Replicas { fresh, behind, mark: MARK }, &topology, &preference, |node| usize::from(node.0) % 3);
