@@ -17,11 +17,12 @@ const IDENTIFY: &str = "\
 SELECT s.system_identifier, i.wal_block_size, i.bytes_per_wal_segment, \
        pg_catalog.current_setting('server_version') AS server_version, \
        pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS sees_streaming, \
-       (SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege(name, 'EXECUTE')) \
+       pg_catalog.current_setting('server_version_num')::integer >= 140005 \
+       AND (SELECT pg_catalog.bool_and(pg_catalog.has_function_privilege(name, 'EXECUTE')) \
           FROM pg_catalog.unnest(ARRAY['pg_catalog.txid_status(bigint)', \
                                        'pg_catalog.txid_current_snapshot()', \
                                        'pg_catalog.txid_snapshot_xmax(txid_snapshot)']) AS name \
-       ) AS sees_transactions \
+           ) AS sees_transactions \
   FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_init() i";
 
 /// The order counts: the role is asked once, before the position that it gives a meaning to, the
@@ -55,7 +56,8 @@ SELECT role.in_recovery, \
 
 /// A number that is greater than all that have ended here cannot be asked for; one that is on its way or has ended
 /// badly is not told. Whatever is told every later snapshot shows (manual, section "Transaction ID and Snapshot
-/// Information Functions"; a standby counts a transaction as running until its commit has been replayed).
+/// Information Functions"; a standby counts a transaction as running until its commit has been replayed, from
+/// version 14.5 on: before, it asked the log of commits first, which is written before a snapshot shows it).
 const SHOWN: &str = "\
 CASE WHEN xid < pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()) \
      THEN pg_catalog.txid_status(xid) = 'committed' END";
@@ -115,7 +117,7 @@ pub struct Control {
     pub server_version: String,
     /// Whether the role is shown which timeline a replica streams.
     pub sees_streaming: bool,
-    /// Whether the role may ask for the state of transactions.
+    /// Whether the role may ask for the state of transactions, and the answer is to be trusted.
     pub sees_transactions: bool,
 }
 

@@ -171,7 +171,8 @@ impl Watch {
         if !control.sees_transactions {
             warn!(
                 %node,
-                "the monitor's user may not call txid_status(): every write is asked for its position"
+                "the monitor's user may not call txid_status(), or the server is older than 14.5: every \
+                 write is asked for its position"
             );
         }
         if !control.sees_streaming {

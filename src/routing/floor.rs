@@ -40,14 +40,19 @@ pub struct Floor {
 pub enum Lost {
     /// What was written or seen up to this position exists no more.
     Position(Timeline, Lsn),
-    /// What this transaction has written may exist no more: where it lies was not known yet.
-    Perhaps(Timeline, Xid),
+    /// What was written last, by this transaction if its number is known, may exist no more: where it lies was not
+    /// known yet.
+    Perhaps(Timeline, Option<Xid>),
 }
 
-/// The transaction that the moment in a floor lies behind, on the floor's timeline.
+/// What was committed last, on the floor's timeline, and has no known position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Written {
-    xid: Xid,
+    /// The number of its transaction, if that was asked for.
+    xid: Option<Xid>,
+    by: Instant,
+    /// Nothing was written or seen since then but what has been committed before it: the floor's moment is this one.
+    is_last: bool,
     /// A replica that has been seen to show it, through a connection that is older than the moment.
     shown_by: Option<NodeIndex>,
 }
@@ -139,21 +144,30 @@ impl Floor {
     /// replica before.
     pub fn raise_to_primary_after(&mut self, moment: Instant) {
         self.primary_after = self.primary_after.max(Some(moment));
-        self.written = None;
+        if let Some(written) = &mut self.written {
+            written.is_last = false;
+        }
         if self.last_replica.is_some_and(|visit| visit.last <= moment) {
             self.last_replica = None;
         }
     }
 
     /// As [`raise_to_primary_after`](Floor::raise_to_primary_after), where the last that the session has done on the primary
-    /// is a transaction that was committed on `timeline` by `moment`. If that has been left by a promotion since, its number says
-    /// nothing any more.
-    pub fn raise_to_transaction(&mut self, xid: Xid, timeline: Option<Timeline>, moment: Instant) {
+    /// is to commit what it has written, on `timeline` by `moment`, with this number if it is known. If that timeline has been
+    /// left by a promotion since, the number says nothing any more.
+    pub fn raise_to_write(
+        &mut self,
+        xid: Option<Xid>,
+        timeline: Option<Timeline>,
+        moment: Instant,
+    ) {
         self.raise_to_primary_after(moment);
         match timeline {
             Some(_) if timeline == self.timeline => {
                 self.written = Some(Written {
                     xid,
+                    by: moment,
+                    is_last: true,
                     shown_by: None,
                 });
             }
@@ -164,21 +178,23 @@ impl Floor {
 
     /// `replica` shows the transaction, as it has said on `timeline` through a connection that was opened at
     /// `connected`. That counts only if it was before the moment: a connection that is seen later and is older than the
-    /// moment too is the same one, and the replica has not restarted in between.
+    /// moment too is the same one, and the replica has not restarted in between. True if it counts.
     pub fn is_shown(
         &mut self,
         xid: Xid,
         timeline: Timeline,
         replica: NodeIndex,
         connected: Instant,
-    ) {
-        if self.timeline == Some(timeline)
-            && self.primary_after >= Some(connected)
-            && let Some(written) = &mut self.written
-            && written.xid == xid
-        {
+    ) -> bool {
+        let Some(written) = &mut self.written else {
+            return false;
+        };
+        let counts =
+            self.timeline == Some(timeline) && written.xid == Some(xid) && connected <= written.by;
+        if counts {
             written.shown_by = Some(replica);
         }
+        counts
     }
 
     /// Something was written at `clock`, by the primary's clock, in a way that nobody here has
@@ -319,11 +335,16 @@ impl Floor {
             self.clock_after = None;
             self.lsn = self.lsn.max(sample.lsn);
         }
+        if let Some(written) = self.written
+            && let Some(lsn) = position_after(&topology.history, written.by)
+        {
+            self.written = None;
+            self.lsn = self.lsn.max(lsn);
+        }
         if let Some(moment) = self.primary_after
             && let Some(lsn) = position_after(&topology.history, moment)
         {
             self.primary_after = None;
-            self.written = None;
             self.lsn = self.lsn.max(lsn);
         }
     }
@@ -338,24 +359,24 @@ impl Floor {
         }
     }
 
-    /// A transaction of the old timeline whose position is not known: its number may be another's on the
+    /// What was written on the old timeline and has no known position: its number may be another's on the
     /// new one. It is there if a node shows it that has followed the promotion, or if the old primary was probed
     /// since, below where the new timeline began.
     fn doubt_what_was_written(&mut self, topology: &Topology) {
         self.settle_written(topology);
-        let (Some(written), Some(moment)) = (self.written.take(), self.primary_after) else {
+        let Some(written) = self.written.take() else {
             return;
         };
         let (Some(old), Some(new)) = (self.timeline, topology.timeline) else {
             return;
         };
-        let covers = topology.switches.covers(old, moment);
+        let covers = topology.switches.covers(old, written.by);
         let survived = match (covers, topology.switches.common(old, new)) {
             (Some(covers), Some(common)) => covers <= common,
             _ => false,
         };
         if survived {
-            self.primary_after = None;
+            self.primary_after = self.primary_after.filter(|_| !written.is_last);
             self.lsn = self.lsn.max(covers.unwrap_or_default());
         } else if written.shown_by.is_none() {
             self.lost = Some(Lost::Perhaps(old, written.xid));
@@ -369,7 +390,7 @@ impl Floor {
         {
             let node = topology.nodes.get(usize::from(node.0));
             let seen = node.and_then(|node| node.observation());
-            if seen.is_none_or(|seen| Some(seen.connected) > self.primary_after) {
+            if seen.is_none_or(|seen| seen.connected > written.by) {
                 written.shown_by = None;
             }
         }
@@ -436,13 +457,13 @@ impl Floor {
             (None, Some(visit)) if visit.shown.is_none() => return Bound::OnlyPrimary,
             (None, _) => self.lsn(),
         };
-        match (self.primary_after, self.written, self.timeline) {
-            (None, _, _) => Bound::Reached(lsn),
-            (Some(_), Some(written), Some(timeline)) => match written.shown_by {
-                Some(shown_by) if shown_by == node => Bound::Reached(lsn),
-                _ => Bound::Shown(timeline, written.xid),
-            },
-            (Some(_), _, _) => Bound::OnlyPrimary,
+        let last = self.written.filter(|written| written.is_last);
+        let xid = last.and_then(|last| last.xid);
+        match (self.primary_after, last, xid, self.timeline) {
+            (None, ..) => Bound::Reached(lsn),
+            (_, Some(last), ..) if last.shown_by == Some(node) => Bound::Reached(lsn),
+            (_, _, Some(xid), Some(timeline)) => Bound::Shown(timeline, xid),
+            _ => Bound::OnlyPrimary,
         }
     }
 }

@@ -15,12 +15,15 @@ use super::lsn::{Lsn, Timeline};
 pub struct Switches {
     /// A timeline and where it began, by timeline.
     began: Vec<(Timeline, Lsn)>,
-    /// The timeline before the present one, and where the primary was on it over time.
-    left: Option<(Timeline, Arc<History>)>,
+    /// The timelines before the present one, the last one last, and where the primary was on them over time.
+    left: Vec<(Timeline, Arc<History>)>,
 }
 
 /// So many promotions are remembered.
 const CAPACITY: usize = 64;
+
+/// Of so many, where the primary was over time.
+const HISTORIES: usize = 4;
 
 impl Switches {
     /// `timeline` was seen to have begun at `lsn`, or earlier.
@@ -41,23 +44,30 @@ impl Switches {
 
     /// The primary writes `timeline` no longer.
     pub fn leave(&mut self, timeline: Timeline, history: Arc<History>) {
-        self.left = Some((timeline, history));
+        self.left.retain(|(left, _)| *left != timeline);
+        self.left.push((timeline, history));
+        if self.left.len() > HISTORIES {
+            self.left.remove(0);
+        }
     }
 
-    /// A position that the primary had reached on `timeline` at `moment`, if that was the last timeline:
-    /// whoever read there then has seen as much.
+    /// A position that the primary had reached on `timeline` at `moment`, if that was one of the last
+    /// timelines: whoever read there then has seen as much.
     pub fn reached(&self, timeline: Timeline, moment: Instant) -> Option<Lsn> {
-        let (left, history) = self.left.as_ref()?;
-        let sample = history.last_started_by(moment)?;
-        (*left == timeline).then_some(sample.lsn)
+        let sample = self.history(timeline)?.last_started_by(moment)?;
+        Some(sample.lsn)
     }
 
-    /// A position that covers all that had been committed on `timeline` by `moment`, if that was the last timeline and
-    /// the primary was probed since then.
+    /// A position that covers all that had been committed on `timeline` by `moment`, if that was one of the last
+    /// timelines and the primary was probed since then.
     pub fn covers(&self, timeline: Timeline, moment: Instant) -> Option<Lsn> {
-        let (left, history) = self.left.as_ref()?;
-        let sample = history.first_started_after(moment)?;
-        (*left == timeline).then_some(sample.lsn)
+        let sample = self.history(timeline)?.first_started_after(moment)?;
+        Some(sample.lsn)
+    }
+
+    fn history(&self, timeline: Timeline) -> Option<&History> {
+        let (_, history) = self.left.iter().find(|(left, _)| *left == timeline)?;
+        Some(history)
     }
 
     /// The position on `old` up to which `new`, a later timeline, has the same log; none if no
@@ -77,6 +87,7 @@ impl Switches {
 
 #[cfg(test)]
 mod tests {
+    use super::super::history::Sample;
     use super::*;
 
     #[test]
@@ -101,6 +112,37 @@ mod tests {
         }
         assert!(switches.knows(Timeline(2), Lsn(200)) && switches.knows(Timeline(2), Lsn(900)));
         assert!(!switches.knows(Timeline(2), Lsn(199)) && !switches.knows(Timeline(5), Lsn(1)));
+    }
+
+    #[test]
+    fn where_the_primary_was_is_known_of_the_last_timelines() {
+        let now = Instant::now();
+        let at = |ms| now + std::time::Duration::from_millis(ms);
+        let mut switches = Switches::default();
+        for timeline in 1..=5 {
+            let mut history = History::default();
+            for (ms, lsn) in [(10, 100), (20, 200)] {
+                history.push(Sample {
+                    started: at(ms),
+                    lsn: Lsn(u64::from(timeline) * 1_000 + lsn),
+                    clock: None,
+                });
+            }
+            switches.leave(Timeline(timeline), Arc::new(history));
+        }
+        let known = |timeline, ms| {
+            let timeline = Timeline(timeline);
+            let known = (
+                switches.reached(timeline, at(ms)),
+                switches.covers(timeline, at(ms)),
+            );
+            (known.0.map(|lsn| lsn.0), known.1.map(|lsn| lsn.0))
+        };
+        assert_eq!(known(1, 15), (None, None), "too old");
+        assert_eq!(known(2, 15), (Some(2_100), Some(2_200)));
+        assert_eq!(known(5, 5), (None, Some(5_100)));
+        assert_eq!(known(5, 25), (Some(5_200), None));
+        assert_eq!(known(6, 15), (None, None), "not left yet");
     }
 
     #[test]

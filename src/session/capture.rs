@@ -180,7 +180,7 @@ impl Session {
             && self.services.options.guarantees.hold(Guarantee::Captures)
         {
             let now = Instant::now();
-            self.floor.raise_to_transaction(xid, upstream.timeline, now);
+            self.floor.raise_to_write(Some(xid), upstream.timeline, now);
         }
         if number == Some(None) {
             self.habit.fails();

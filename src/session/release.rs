@@ -78,14 +78,17 @@ impl Session {
         let guarantees = self.services.options.guarantees;
         match (upstream.role, upstream.footprint) {
             (Role::Primary, Footprint::None) => {}
-            (Role::Primary, _) if guarantees.hold(Guarantee::LostCaptures) => {
-                self.floor.raise_to_primary_after(Instant::now());
+            (Role::Primary, _) if !guarantees.hold(Guarantee::LostCaptures) => {}
+            (Role::Primary, _) if upstream.may_have_committed() => {
+                let now = Instant::now();
+                self.floor.raise_to_write(None, upstream.timeline, now);
             }
+            (Role::Primary, _) => self.floor.raise_to_primary_after(Instant::now()),
             (Role::Replica, _) if upstream.is_sighted => {}
             (Role::Replica, _) if guarantees.hold(Guarantee::HandOff) => {
                 self.floor.saw_replica(upstream.node, Instant::now());
             }
-            (Role::Primary | Role::Replica, _) => {}
+            (Role::Replica, _) => {}
         }
     }
 

@@ -388,7 +388,9 @@ impl Session {
             }
             // The client's transaction has failed with it, and whether the server has the question is in doubt.
             Fate::Number => {
-                self.habit.never_numbers();
+                if said.code != SqlState::QUERY_CANCELED {
+                    self.habit.never_numbers();
+                }
                 upstream.server.statements.remove(PREPARED_NUMBER);
             }
             // It was made void by an error that has been dealt with.

@@ -120,13 +120,14 @@ impl Session {
         }
     }
 
-    fn report(&self, upstream: &Upstream, status: TransactionStatus) -> Vec<u8> {
+    fn report(&mut self, upstream: &Upstream, status: TransactionStatus) -> Vec<u8> {
         let mut out = Vec::new();
         if self.preferences.report == Report::On {
             // A footprint that is left is one whose position is not known.
             let is_known = upstream.role == Role::Primary
                 && upstream.footprint == Footprint::None
-                && status == TransactionStatus::Idle;
+                && status == TransactionStatus::Idle
+                && self.knows_its_floor();
             if let (true, Some(token)) = (is_known, self.token()) {
                 message::put_parameter_status(&mut out, TOKEN, &token);
             }

@@ -11,12 +11,13 @@ use super::preferences::unquoted;
 use super::report::Seen;
 use super::shared::Sight;
 use super::survey::Plan;
+use super::tokens::just_after;
 use super::{LocalTransaction, Mode, Session};
 use crate::pool::Group;
 use crate::protocol::error::{Fault, SqlState};
 use crate::routing::{
-    Choice, Guarantee, Level, Mark, Node, NodeIndex, NodeState, OnLag, Preference, PrimaryReason,
-    ReadNeed, Role, Topology, WaitEnd, gate, select,
+    Choice, Guarantee, Level, Mark, Node, NodeIndex, NodeState, OnLag, Pending, Preference,
+    PrimaryReason, ReadNeed, Role, Timeline, Topology, WaitEnd, Xid, gate, select,
 };
 use crate::sql::{Begin, Class, Isolation};
 
@@ -243,35 +244,61 @@ impl Session {
                         true => WaitEnd::Reached,
                         false => WaitEnd::TooLong,
                     };
-                    let services = &self.services;
-                    services.patience.learn(replica, began.elapsed(), end);
-                    services.metrics.waited(end, began.elapsed());
+                    let waited = began.elapsed();
+                    self.services.patience.learn(replica, waited, end);
+                    self.services.metrics.waited(end, waited);
                     reason = if reached { Reason::Waited } else { reason };
-                    max_wait = Duration::ZERO;
+                    max_wait = match reached {
+                        true => max_wait.saturating_sub(waited),
+                        false => Duration::ZERO,
+                    };
                 }
             }
         }
     }
 
-    /// Waits for a replica; true if it has come to have what is asked for.
+    /// Waits for a replica; true if the floor now lets it answer, or may.
     async fn await_mark(&mut self, replica: NodeIndex, mark: Mark, at_most: Duration) -> bool {
-        let feed = &self.services.feed;
         match mark {
-            Mark::Position(lsn) => feed.reached(replica, lsn, at_most).await,
+            Mark::Position(lsn) => self.services.feed.reached(replica, lsn, at_most).await,
             Mark::Transaction(timeline, xid) => {
-                let shown = match self.services.options.guarantees.hold(Guarantee::Numbers) {
-                    true => feed.shown(replica, timeline, xid, at_most).await,
-                    false => {
-                        let topology = feed.topology();
-                        let seen = topology.node(replica).observation();
-                        seen.map(|seen| seen.connected)
-                    }
-                };
-                if let Some(connected) = shown {
-                    self.floor.is_shown(xid, timeline, replica, connected);
-                }
-                shown.is_some()
+                self.await_transaction(replica, timeline, xid, at_most)
+                    .await
             }
+        }
+    }
+
+    async fn await_transaction(
+        &mut self,
+        replica: NodeIndex,
+        timeline: Timeline,
+        xid: Xid,
+        at_most: Duration,
+    ) -> bool {
+        let began = Instant::now();
+        let feed = &self.services.feed;
+        let shown = match self.services.options.guarantees.hold(Guarantee::Numbers) {
+            true => feed.shown(replica, timeline, xid, at_most).await,
+            false => {
+                let topology = feed.topology();
+                let seen = topology.node(replica).observation();
+                seen.map(|seen| seen.connected)
+            }
+        };
+        let Some(connected) = shown else {
+            return false;
+        };
+        if self.floor.is_shown(xid, timeline, replica, connected) {
+            return true;
+        }
+        // The monitor has connected to it anew since the write: only a position tells what it has.
+        let primary = feed.topology().primary;
+        match (self.floor.pending(), primary) {
+            (Pending::Primary(moment), Some(primary)) => {
+                let left = at_most.saturating_sub(began.elapsed());
+                feed.seen_since(primary, just_after(moment), left).await
+            }
+            _ => false,
         }
     }
 

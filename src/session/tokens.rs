@@ -184,19 +184,28 @@ impl Session {
     }
 
     async fn take_in(&mut self, plan: &mut Plan) -> Result<(), Fault> {
+        let mut has_all = true;
         for token in std::mem::take(&mut plan.tokens) {
             let floor = accept(&self.services, &token).await?;
-            self.raise_floor_to(floor);
+            has_all &= self.raise_floor_to(floor);
         }
         if let Some(written_at) = plan.written_at.take() {
             let floor = accept_time(&self.services, written_at)?;
-            self.raise_floor_to(floor);
+            has_all &= self.raise_floor_to(floor);
         }
-        self.must_not_be_too_old()
+        match has_all {
+            true => Ok(()),
+            false => {
+                let message = "a READ ONLY transaction on a replica cannot be made more consistent";
+                Err(Fault::error(SqlState::ACTIVE_SQL_TRANSACTION, message)
+                    .with_hint(format!("Set {TOKEN} before BEGIN.")))
+            }
+        }
     }
 
-    /// Folds in a position from outside.
-    pub(super) fn raise_floor_to(&mut self, mut floor: Floor) {
+    /// Folds in a position from outside. False if a READ ONLY transaction is under way on a replica that had
+    /// not reached it, and cannot become fresher than it is.
+    pub(super) fn raise_floor_to(&mut self, mut floor: Floor) -> bool {
         {
             let topology = self.services.feed.topology();
             let now = Instant::now();
@@ -205,26 +214,22 @@ impl Session {
         }
         self.floor.merge(&floor);
         self.tell_of_loss();
+        let stays =
+            |upstream: &&Upstream| upstream.role == Role::Replica && upstream.is_in_transaction();
+        match self.upstream.as_deref().filter(stays) {
+            Some(upstream) => {
+                let bound = floor.bound_for(upstream.node);
+                matches!(bound, Bound::Reached(lsn) if lsn <= upstream.began_at)
+            }
+            None => true,
+        }
     }
 
-    /// A READ ONLY transaction that runs on a replica cannot become fresher than it is.
-    fn must_not_be_too_old(&self) -> Result<(), Fault> {
-        let Some(upstream) = &self.upstream else {
-            return Ok(());
-        };
-        if upstream.role == Role::Primary || !upstream.is_in_transaction() {
-            return Ok(());
-        }
-        let bound = self.floor.bound_for(upstream.node);
-        let reached = matches!(bound, Bound::Reached(lsn) if lsn <= upstream.began_at);
-        match reached {
-            true => Ok(()),
-            false => {
-                let message = "a READ ONLY transaction on a replica cannot be made more consistent";
-                Err(Fault::error(SqlState::ACTIVE_SQL_TRANSACTION, message)
-                    .with_hint(format!("Set {TOKEN} before BEGIN.")))
-            }
-        }
+    /// All that the session has written and seen has a known position.
+    pub(super) fn knows_its_floor(&mut self) -> bool {
+        let topology = self.services.feed.topology();
+        self.floor.settle(&topology, Instant::now());
+        self.floor.pending() == Pending::Nothing
     }
 
     /// Makes the floor a position, so that it can be told. Waits for the next probe of whatever has
@@ -306,17 +311,21 @@ impl Session {
         self.say(&warning);
     }
 
-    fn tell_of_doubt(&mut self, timeline: Timeline, xid: Xid) {
+    fn tell_of_doubt(&mut self, timeline: Timeline, xid: Option<Xid>) {
         self.services.metrics.lost_position();
+        let what = match xid {
+            Some(xid) => format!("transaction {xid}"),
+            None => "a transaction".to_owned(),
+        };
         tracing::warn!(
             pid = self.cancel.pid(),
-            %xid,
+            xid = xid.map(|xid| xid.0),
             "a failover may have lost what a session had written last"
         );
         let message = "what was written last may have been lost in a failover";
         let warning = Fault::new(Severity::Warning, SqlState::WARNING, message)
             .with_detail(format!(
-                "It was transaction {xid} of timeline {timeline}, of which it is not known whether the new timeline has it.",
+                "It was {what} of timeline {timeline}, of which it is not known whether the new timeline has it.",
             ))
             .with_hint("Look whether what you wrote is there, and write it again if not.");
         self.say(&warning);
@@ -324,6 +333,6 @@ impl Session {
 }
 
 /// Probes that start at this moment have started after `moment`.
-fn just_after(moment: Instant) -> Instant {
+pub(super) fn just_after(moment: Instant) -> Instant {
     moment + Duration::from_nanos(1)
 }

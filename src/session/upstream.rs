@@ -171,6 +171,12 @@ pub enum Footprint {
 }
 
 impl Upstream {
+    /// Something that has no known position may have been committed here, and the client told so.
+    pub(super) fn may_have_committed(&self) -> bool {
+        let may_have_written = !matches!(self.footprint, Footprint::None | Footprint::Seen);
+        may_have_written && self.receiving > 0 && !self.is_in_transaction()
+    }
+
     /// `startup` is what RESET goes back to.
     pub fn new(
         server: Lent,

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use causeway::config::Config;
+use causeway::config::{Config, OnLag};
 use causeway::lab::{APP_DATABASE, Cut, SUPERUSER};
 
 use crate::front::{Front, PATIENCE, ask, read_on_replica, until_known};
@@ -64,6 +64,21 @@ async fn until_numbered(raw: &mut Raw) -> usize {
         count(raw, id).await;
     }
     ALONE
+}
+
+/// Writes and does not read, until the next write is asked for nothing.
+async fn until_unasked(front: &Front, raw: &mut Raw) {
+    let mut asked = 0;
+    for id in 1..40 {
+        insert(raw, id).await;
+        raw.query("SHOW causeway.last_route").await;
+        let now = captures(front) + numbers(front);
+        if now == asked {
+            return;
+        }
+        asked = now;
+    }
+    panic!("still asked");
 }
 
 /// So often the primary has been asked for a number.
@@ -385,4 +400,157 @@ async fn what_code_has_taken_away_is_prepared_anew() {
         }
     }
     assert!(numbers(&front) > 1, "{}", numbers(&front));
+}
+
+/// From here on the replica gets nothing. Gives a token of the timeline that a promotion will begin.
+async fn cut_off(front: &Front) -> String {
+    front.lab.wait_caught_up("eu-west").await.unwrap();
+    front.lab.node("eu-west").cut_wal(Cut::Freeze);
+    let token = ask(&front.client().await, "SHOW causeway.token").await;
+    let mut parts: Vec<&str> = token.split('.').collect();
+    parts[2] = "2";
+    parts.join(".")
+}
+
+/// Kills the primary, promotes the replica, and makes Causeway look at it, which it does seldom here.
+async fn fail_over(front: &Front, next: &str) {
+    front.primary().kill().await.unwrap();
+    front.lab.node("eu-west").promote().await.unwrap();
+    let mut other = front.raw().await;
+    until_done(&mut other, &format!("SET causeway.token = '{next}'")).await;
+}
+
+/// Says it until it is answered without an error; gives the warnings and the answer.
+async fn until_done(raw: &mut Raw, sql: &str) -> (String, String) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut told = String::new();
+    loop {
+        raw.send(&query(sql)).await;
+        let answer = raw.until_ready().await;
+        let warnings = answer.iter().filter(|it| it.tag == b'N');
+        told.extend(warnings.map(|it| it.field(b'M')));
+        if !answer.iter().any(|it| it.tag == b'E') {
+            return (told, show(&answer));
+        }
+        assert!(Instant::now() < deadline, "{answer:?}");
+    }
+}
+
+const PERHAPS_LOST: &str = "causeway: what was written last may have been lost in a failover";
+
+/// What comes behind a write does not make it forgotten: here it dies with the primary.
+#[tokio::test]
+async fn a_write_that_may_be_lost_is_told_of_though_another_was_under_way() {
+    let (front, mut raw) = front(Duration::from_secs(600)).await;
+    let rows = until_numbered(&mut raw).await;
+    let next = cut_off(&front).await;
+    insert(&mut raw, 100).await;
+    raw.send(&query("INSERT INTO t SELECT 101 FROM pg_sleep(600)"))
+        .await;
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    let admin = front.admin().await;
+    let deadline = Instant::now() + PATIENCE;
+    while ask(&admin, asleep).await != "1" {
+        assert!(Instant::now() < deadline, "the second write is not there");
+    }
+    fail_over(&front, &next).await;
+    let answer = raw.until_ready().await;
+    assert!(show(&answer).contains("E(08007)"), "{answer:?}");
+    let (told, answer) = until_done(&mut raw, "SELECT count(*) FROM t").await;
+    assert_eq!(told, PERHAPS_LOST);
+    assert!(answer.contains(&format!("D({rows})")), "{answer}");
+}
+
+/// A session that only writes is asked for nothing, and learns of it all the same.
+#[tokio::test]
+async fn a_write_that_nobody_has_asked_about_may_be_lost_too() {
+    let (front, mut raw) = front(Duration::from_secs(600)).await;
+    until_unasked(&front, &mut raw).await;
+    let next = cut_off(&front).await;
+    insert(&mut raw, 100).await;
+    fail_over(&front, &next).await;
+    let (told, _) = until_done(&mut raw, "INSERT INTO t VALUES (101)").await;
+    assert_eq!(told, PERHAPS_LOST);
+    let (told, answer) = until_done(&mut raw, "SELECT count(*) FROM t WHERE id > 99").await;
+    assert_eq!(told, "", "once");
+    assert!(answer.contains("D(1)"), "{answer}");
+}
+
+/// What has no position yet is in no token, and so nothing is.
+#[tokio::test]
+async fn nobody_is_told_a_token_that_lacks_a_write() {
+    let seldom = |config: &mut Config| config.monitor.probe_interval = Duration::from_secs(600);
+    let front = talkative_with("us-east", seldom).await;
+    let client = front.client().await;
+    let table = "CREATE TABLE t (id int PRIMARY KEY)";
+    client.batch_execute(table).await.unwrap();
+    let mut raw = front.raw().await;
+    until_unasked(&front, &mut raw).await;
+    raw.query("SET causeway.report = on").await;
+    let answer = raw.query("SHOW port").await;
+    assert!(
+        answer.contains("S(causeway.receipt=node=us-east"),
+        "{answer}"
+    );
+    assert!(!answer.contains("S(causeway.token="), "{answer}");
+    let answer = raw.query("SELECT count(*) FROM t").await;
+    assert!(answer.contains("S(causeway.token="), "{answer}");
+}
+
+/// An old token is no reason to refuse what a transaction READ ONLY reads on, whatever its session has
+/// come to know of its own write since.
+#[tokio::test]
+async fn an_old_token_asks_nothing_of_a_transaction_on_a_replica() {
+    let (front, mut raw) = front(OFTEN).await;
+    let client = front.client().await;
+    let old = ask(&client, "SHOW causeway.token").await;
+    let mut rows = until_numbered(&mut raw).await;
+    let mut near = 0;
+    for id in 0..10 {
+        insert(&mut raw, 100 + id).await;
+        raw.query("BEGIN READ ONLY").await;
+        let answer = raw.query("SELECT count(*) FROM t").await;
+        assert_eq!(answer, format!("T D({}) C(SELECT 1) Z(T)", rows + 1));
+        let route = raw.query("SHOW causeway.last_route").await;
+        let insert = format!("INSERT INTO t VALUES ({})", 200 + id);
+        client.batch_execute(&insert).await.unwrap();
+        // The primary is probed.
+        tokio::time::sleep(4 * OFTEN).await;
+        let commented = format!("SELECT 1 /* causeway.token='{old}' */");
+        let answer = raw.query(&commented).await;
+        assert_eq!(answer, "T D(1) C(SELECT 1) Z(T)", "{route}");
+        raw.query("COMMIT").await;
+        near += usize::from(route.contains("role=replica"));
+        rows += 2;
+    }
+    assert!(near > 0, "every transaction had to run on the primary");
+}
+
+/// The monitor has connected anew to the replica since the write, so its word is not enough; that is no
+/// reason to fail what would rather fail than go to the primary.
+#[tokio::test]
+async fn who_waits_for_a_number_waits_for_its_position_too() {
+    let patient = |config: &mut Config| {
+        config.monitor.probe_interval = Duration::from_secs(600);
+        config.routing.on_lag = OnLag::Error;
+        config.routing.max_wait = PATIENCE;
+    };
+    let front = talkative_with("eu-west", patient).await;
+    let client = front.client().await;
+    let table = "CREATE TABLE t (id int PRIMARY KEY)";
+    client.batch_execute(table).await.unwrap();
+    until_known(&client, "t").await;
+    let mut raw = front.raw().await;
+    let mut rows = until_numbered(&mut raw).await;
+    let replica = front.lab.node("eu-west");
+    let admin = replica.connect(SUPERUSER, APP_DATABASE).await.unwrap();
+    let part = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+        WHERE application_name = 'causeway monitor'";
+    for id in 0..3 {
+        insert(&mut raw, 100 + id).await;
+        ask(&admin, part).await;
+        rows += 1;
+        count(&mut raw, rows).await;
+    }
+    assert!(numbers(&front) > 0);
 }

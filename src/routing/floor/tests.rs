@@ -321,7 +321,7 @@ fn restarted() -> NodeState {
 fn wrote(topology: &Topology) -> Floor {
     let mut floor = Floor::default();
     floor.settle(topology, at(5));
-    floor.raise_to_transaction(Xid(7), T1, at(20));
+    floor.raise_to_write(Some(Xid(7)), T1, at(20));
     floor
 }
 
@@ -420,7 +420,7 @@ fn a_number_means_nothing_behind_a_promotion() {
         let topology = on_timeline(cluster(&[(10, 100), (50, 120)], a, down()), T2);
         branched(topology, &[(2, 110)])
     };
-    let perhaps = Some(Lost::Perhaps(Timeline(1), Xid(7)));
+    let perhaps = Some(Lost::Perhaps(Timeline(1), Some(Xid(7))));
     let connected = at(0);
     for (shows, a, lost) in [
         (false, replica(115, 15), perhaps),
@@ -442,7 +442,7 @@ fn a_number_means_nothing_behind_a_promotion() {
     // A number of the old timeline that comes late is none; the moment counts.
     let mut late = Floor::default();
     late.settle(&after(down()), at(60));
-    late.raise_to_transaction(Xid(7), T1, at(61));
+    late.raise_to_write(Some(Xid(7)), T1, at(61));
     assert_eq!(late.take_lost(), perhaps);
     assert_eq!(bounds(&late), [Bound::OnlyPrimary; 3]);
     // Who has been silent since may have been overtaken by a probe that nobody has looked at.
@@ -456,6 +456,65 @@ fn a_number_means_nothing_behind_a_promotion() {
         assert_eq!(idle.take_lost(), lost, "{probed}");
         assert_eq!(bounds(&idle), [Bound::Reached(Lsn(bound)); 3]);
     }
+}
+
+#[test]
+fn what_was_written_is_not_forgotten_for_what_comes_behind_it() {
+    let before = cluster(&[(10, 100)], replica(90, 15), replica(90, 15));
+    // The primary was probed last before or behind the write, and timeline 2 began at 110.
+    let after = |probes: &[(u64, u64)]| {
+        let mut switches = Switches::default();
+        switches.leave(Timeline(1), Arc::new(history(probes)));
+        switches.learn(Timeline(2), Lsn(110));
+        let mut topology = on_timeline(cluster(&[(50, 120)], down(), replica(115, 55)), T2);
+        topology.switches = Arc::new(switches);
+        topology
+    };
+    type Step<'a> = &'a dyn Fn(&mut Floor);
+    let steps: [(&str, Step); 4] = [
+        ("nothing", &|_| {}),
+        ("something on the primary", &|floor| {
+            floor.raise_to_primary_after(at(22));
+        }),
+        ("a read on one replica, and on another", &|floor| {
+            floor.is_shown(Xid(7), Timeline(1), A, at(0));
+            floor.saw_replica(A, at(21));
+            floor.saw_replica(B, at(22));
+        }),
+        ("what another session has seen", &|floor| {
+            let mut other = Floor::default();
+            other.settle(&before, at(21));
+            other.raise_to_primary_after(at(21));
+            floor.merge(&other);
+        }),
+    ];
+    for (what, step) in steps {
+        for (xid, probes, lost) in [
+            (Some(Xid(7)), &[(10, 100)][..], true),
+            (None, &[(10, 100)], true),
+            (Some(Xid(7)), &[(10, 100), (21, 108)], false),
+            (None, &[(10, 100), (21, 108)], false),
+        ] {
+            let case = format!("{what}, {xid:?}, {probes:?}");
+            let mut floor = Floor::default();
+            floor.settle(&before, at(5));
+            floor.raise_to_write(xid, T1, at(20));
+            step(&mut floor);
+            floor.settle(&after(probes), at(60));
+            let perhaps = Lost::Perhaps(Timeline(1), xid);
+            assert_eq!(floor.take_lost(), lost.then_some(perhaps), "{case}");
+        }
+    }
+    // A probe of the primary that comes between it and what comes behind is enough.
+    let mut floor = wrote(&before);
+    floor.raise_to_primary_after(at(30));
+    floor.settle(&cluster(&[(10, 100), (25, 105)], down(), down()), at(40));
+    assert_eq!(
+        (floor.lsn(), floor.pending()),
+        (Lsn(105), Pending::Primary(at(30)))
+    );
+    floor.settle(&after(&[(10, 100), (25, 105)]), at(60));
+    assert_eq!(floor.take_lost(), None);
 }
 
 #[test]
@@ -696,7 +755,7 @@ proptest! {
                     world.positions[0] += 3 * RECORD;
                     oracle = oracle.max(world.positions[0]);
                     last = world.positions[0];
-                    floor.raise_to_transaction(Xid(last), T1, at(world.now));
+                    floor.raise_to_write(Some(Xid(last)), T1, at(world.now));
                 }
                 Event::Ask(replica) => {
                     let place = usize::from(replica.0);
