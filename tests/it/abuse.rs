@@ -409,7 +409,7 @@ async fn no_traces(lab: &Lab, process: &Process, most: usize) -> usize {
         }
         seen.sort_unstable();
         let seen: Vec<String> = seen.iter().map(u32::to_string).collect();
-        assert_eq!(ask(&admin, servers).await, seen.join(","), "on {node}");
+        until(&admin, servers, &seen.join(",")).await;
         looked_at += holders.len();
         for mut raw in holders {
             assert_eq!(raw.query("COMMIT").await, "C(COMMIT) Z(I)");

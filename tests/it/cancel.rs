@@ -33,21 +33,20 @@ async fn a_running_statement_is_cancelled_and_the_session_lives_on() {
         ("BEGIN", "SELECT pg_sleep(60)", &east),
         ("", "SELECT pg_sleep(60), txid_current()", &east),
     ] {
-        let client = std::sync::Arc::new(front.client().await);
-        client.batch_execute(begin).await.unwrap();
-        let token = client.cancel_token();
-        let sleeping = tokio::spawn({
-            let (client, sql) = (std::sync::Arc::clone(&client), sql.to_owned());
-            async move { try_ask(&client, &sql).await }
-        });
+        let mut raw = front.raw().await;
+        raw.query(begin).await;
+        raw.send(&query(sql)).await;
         until(admin, SLEEPERS, "1").await;
-        token.cancel_query(NoTls).await.unwrap();
-        assert_eq!(sleeping.await.unwrap(), Err("57014".to_owned()), "{sql}");
-        if !begin.is_empty() {
-            assert_eq!(try_ask(&client, "SELECT 1").await, Err("25P02".to_owned()));
-            client.batch_execute("ROLLBACK").await.unwrap();
+        raw::cancel(front.address(), raw.pid, &raw.secret).await;
+        let seen = show(&raw.until_ready().await);
+        if begin.is_empty() {
+            assert_eq!(seen, "T E(57014) Z(I)", "{sql}");
+        } else {
+            assert_eq!(seen, "T E(57014) Z(E)", "{sql}");
+            assert_eq!(raw.query("SELECT 1").await, "E(25P02) Z(E)");
+            assert_eq!(raw.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
         }
-        assert_eq!(ask(&client, "SELECT 1").await, "1");
+        assert_eq!(raw.query("SELECT 1").await, "T D(1) C(SELECT 1) Z(I)");
         until(admin, SLEEPERS, "0").await;
     }
     witness.ends_well().await;
@@ -268,10 +267,16 @@ async fn a_cancel_in_a_pipeline_ends_one_statement_of_it() {
     until(&east, SLEEPERS, "1").await;
     raw::cancel(front.address(), raw.pid, &raw.secret.clone()).await;
     let seen = show(&raw.until(b'Z', 4).await);
-    assert_eq!(
-        seen,
-        "T D(1) C(SELECT 1) Z(I) T E(57014) Z(I) T D(2) C(SELECT 1) Z(I) T D(3) C(SELECT 1) Z(I)"
-    );
+    let answers: Vec<&str> = seen.split_inclusive("Z(I)").map(str::trim).collect();
+    let [first, slept, behind, last] = answers[..] else {
+        panic!("{seen}");
+    };
+    assert_eq!(first, "T D(1) C(SELECT 1) Z(I)", "{seen}");
+    assert_eq!(slept, "T E(57014) Z(I)", "{seen}");
+    // PostgreSQL's own race: it sends the signal twice, and the second may come so late.
+    let is_hit = behind.ends_with("E(57014) Z(I)");
+    assert!(is_hit || behind == "T D(2) C(SELECT 1) Z(I)", "{seen}");
+    assert_eq!(last, "T D(3) C(SELECT 1) Z(I)", "{seen}");
 }
 
 /// Far more clients than servers: some run, most wait. Each cancels its own statement at a time of

@@ -11,7 +11,7 @@ use causeway::lab::demo::{self, DemoOptions};
 async fn the_demo_ends_well() -> Result<()> {
     let options = DemoOptions {
         once: true,
-        workload: Duration::from_secs(5),
+        workload: Duration::from_secs(10),
     };
     assert_eq!(demo::run(options).await?, ExitCode::SUCCESS);
     Ok(())

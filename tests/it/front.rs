@@ -14,7 +14,7 @@ use crate::raw::Raw;
 use crate::support;
 
 /// What should happen soon and has not by then never will.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Any free port of this machine.
 pub const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -30,6 +30,10 @@ pub fn config(lab: &Lab) -> Config {
     let mut config = support::config(lab, "eu-west");
     let superuser = UserConfig::with_password(SUPERUSER, PASSWORD);
     config.users.push(superuser);
+    // A new server of a replica is trusted after the next probe: on a slow machine that takes long.
+    config.routing.max_wait = PATIENCE;
+    // Longer than any test has patience: what becomes known does so without it.
+    config.monitor.catalogue_interval = 2 * PATIENCE;
     config
 }
 

@@ -1,13 +1,13 @@
 //! The corners where a session and its server can lose step: each story is short, and ends with
 //! what the next client finds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use causeway::app::Causeway;
 use causeway::lab::Lab;
 use causeway::protocol::frame::{backend, frontend};
 
-use crate::front::{Front, ask, until, until_known};
+use crate::front::{Front, PATIENCE, ask, until, until_known};
 use crate::raw::{
     Raw, bind, close_statement, copy_data, copy_done, execute, flush, head, parse, query, show,
     sync,
@@ -52,12 +52,10 @@ async fn narrow_before(lab: Lab, region: &str) -> Front {
 
 /// Asks until a replica answers.
 async fn until_on_replica(raw: &mut Raw) {
-    for _ in 0..2000 {
-        if raw.query(NODE).await == "T D(eu-west) C(SELECT 1) Z(I)" {
-            return;
-        }
+    let deadline = Instant::now() + PATIENCE;
+    while raw.query(NODE).await != "T D(eu-west) C(SELECT 1) Z(I)" {
+        assert!(Instant::now() < deadline, "never on the replica again");
     }
-    panic!("never on the replica again");
 }
 
 /// A simple query's answer, or none if the connection ends first.

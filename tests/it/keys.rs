@@ -7,7 +7,7 @@ use std::time::Duration;
 use causeway::lab::Lab;
 use tokio_postgres::Client;
 
-use crate::front::{Front, ask, code, read_on_replica};
+use crate::front::{Front, ask, code, read_on_replica, until_known};
 use crate::turns::{self, Tally};
 
 const REPLICAS: [&str; 2] = ["eu-west", "eu-west-2"];
@@ -26,6 +26,7 @@ async fn front() -> Front {
     let make = "CREATE TABLE register (id int PRIMARY KEY, value bigint);
         INSERT INTO register SELECT id, 0 FROM generate_series(0, 9) AS id";
     client.batch_execute(make).await.unwrap();
+    until_known(&client, "register").await;
     for replica in REPLICAS {
         front.lab.wait_caught_up(replica).await.unwrap();
     }

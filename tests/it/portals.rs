@@ -16,6 +16,7 @@ async fn front() -> Front {
     client.batch_execute(table).await.unwrap();
     until_known(&client, "one").await;
     until_known(&client, "note").await;
+    front.lab.wait_caught_up("eu-west").await.unwrap();
     front
 }
 
@@ -45,14 +46,19 @@ async fn what_is_run_to_its_end_behind_a_flush_reads_near() {
         let again = [bind("", "", &[]), execute("", 0), flush()];
         let second = ask(&mut raw, b'C', 1, &again).await;
         let third = ask(&mut raw, b'3', 1, &[&closed[..], &[flush()]].concat()).await;
-        let last = [bind("", "s", &[]), execute("", 0), sync()];
+        let last = [
+            bind("", "s", &[]),
+            execute("", 0),
+            close_statement("s"),
+            sync(),
+        ];
         let fourth = raw.exchange(&last).await;
         let answers = [first, second, third, fourth];
         let expected = [
             format!("1 2 {rows}"),
             format!("2 {rows}"),
             format!("1 2 D(1,{near}) D(2,{near}) s 3"),
-            format!("2 {rows} Z(I)"),
+            format!("2 {rows} 3 Z(I)"),
         ];
         if answers == expected {
             return;

@@ -351,7 +351,7 @@ async fn what_sql_executes_for_one_session_is_nothing_to_another() {
         ),
         (
             "SELECT pg_advisory_lock(1)",
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'",
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
             "T D(1) C(SELECT 1)",
         ),
         ("PREPARE u AS SELECT 7", "EXECUTE u", "T D(7) C(SELECT 1)"),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use causeway::app::{Causeway, Running};
+use causeway::config::OnLag;
 use causeway::lab::{APP_DATABASE, APP_USER, Lab};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -91,8 +92,7 @@ fn links_between_documents_lead_somewhere() {
     assert!(links > 20, "only {links} links");
 }
 
-/// Two regions, the replica nearer by far: a test's machine may be slow, and a read that waits for
-/// the replica longer than a round trip goes to the primary instead.
+/// Two regions, the replica nearer by far.
 async fn lab() -> Lab {
     Lab::builder()
         .quick()
@@ -151,6 +151,10 @@ async fn a_setting_of_ours_stays_with_its_session() {
 async fn start(lab: &Lab) -> Running {
     let mut config = support::config(lab, "eu-west");
     config.pool.size = 1;
+    // A test's machine may be slow, and a read that waits for the replica longer than a round trip goes
+    // to the primary instead.
+    config.routing.on_lag = OnLag::Wait;
+    config.routing.max_wait = Duration::from_secs(20);
     Causeway::start(config).await.unwrap()
 }
 

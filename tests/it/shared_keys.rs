@@ -17,6 +17,8 @@ use crate::turns::{self, Tally};
 
 const REPLICAS: [&str; 2] = ["eu-west", "eu-west-2"];
 const READ: &str = "SELECT value FROM register WHERE id = 0";
+/// A store that answers does so within that, on however slow a machine.
+const PATIENT: Duration = Duration::from_secs(5);
 
 /// Two Causeways beside two replicas, the primary 20 ms away, and the store that they share.
 struct Pair {
@@ -32,6 +34,11 @@ impl Pair {
     }
 
     async fn with(change: impl FnOnce(&mut Config, &LabStore)) -> Pair {
+        Pair::patient(PATIENT, change).await
+    }
+
+    /// The same where the store is away if it does not answer within `timeout`.
+    async fn patient(timeout: Duration, change: impl FnOnce(&mut Config, &LabStore)) -> Pair {
         let lab = Lab::builder()
             .quick()
             .primary("us-east")
@@ -43,7 +50,10 @@ impl Pair {
         let (lab, store) = (lab.unwrap(), store.unwrap());
         let config = |url: String| {
             let mut config = support::config(&lab, "eu-west");
-            config.key_store = Some(KeyStoreConfig::new(url));
+            config.key_store = Some(KeyStoreConfig {
+                timeout,
+                ..KeyStoreConfig::new(url)
+            });
             config
         };
         let mut first = config(store.url());
@@ -74,6 +84,7 @@ impl Pair {
 
     async fn pause(&self) {
         for replica in REPLICAS {
+            self.lab.wait_caught_up(replica).await.unwrap();
             self.lab.node(replica).pause_replay().await.unwrap();
         }
     }
@@ -281,7 +292,7 @@ async fn a_store_that_is_away_or_has_forgotten_hides_nothing() {
 /// It takes connections and does not answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_hangs_counts_as_away() {
-    let pair = Pair::new().await;
+    let pair = Pair::patient(Duration::from_millis(250), |_, _| {}).await;
     let one = keyed(&pair.here, "user:1").await;
     let other = keyed(&pair.there, "user:1").await;
     write(&one, 1).await;
@@ -355,7 +366,10 @@ async fn whoever_is_cut_off_from_the_store_says_so() {
     let mut target = None;
     let pair = Pair::with(|config, store| {
         target = Some(store.port());
-        config.key_store = Some(KeyStoreConfig::new(format!("redis://{address}")));
+        config.key_store = Some(KeyStoreConfig {
+            timeout: PATIENT,
+            ..KeyStoreConfig::new(format!("redis://{address}"))
+        });
         way.open(store.port());
     });
     let pair = pair.await;
@@ -480,6 +494,7 @@ async fn a_store_behind_tls_asks_for_a_user_and_a_certificate() {
     let start = async |url: String, root: Option<&std::path::Path>| {
         let mut config = support::config(&pair.lab, "eu-west");
         let mut store = KeyStoreConfig::new(url);
+        store.timeout = PATIENT;
         store.root_cert = root.map(std::path::Path::to_owned);
         config.key_store = Some(store);
         Causeway::start(config).await.unwrap()

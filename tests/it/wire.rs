@@ -66,6 +66,8 @@ async fn compare(front: &Front, stories: &[(&str, &str, Vec<Turn>)]) {
     let mut differences = Vec::new();
     for (name, witness, story) in stories {
         let expected = play(&mut front.raw_direct().await, story).await;
+        // Who has seen nothing yet may read near.
+        front.lab.wait_caught_up("eu-west").await.unwrap();
         let seen = play(&mut front.raw().await, story).await;
         assert!(
             expected.iter().any(|answer| answer.contains(witness)),

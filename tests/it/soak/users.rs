@@ -20,7 +20,7 @@ use tokio_postgres::{Error, SimpleQueryMessage};
 use super::line::{Letter, Line, Sight, WAYS, Way, in_time};
 use super::tally::Promise;
 use super::trouble::LAG;
-use super::world::{Level, World, beat};
+use super::world::{Ends, Level, Plan, World, beat};
 
 const SESSIONS: i32 = 10;
 const BEARERS: i32 = 6;
@@ -400,8 +400,13 @@ impl Group {
 }
 
 /// The loss of what is known under a key is told to one of those who share it, and may reach that one
-/// later than another sees the lack of it.
-const HEARSAY: Duration = Duration::from_secs(2);
+/// later than another sees the lack of it. Where violations are wanted, each takes so long.
+fn hearsay(plan: Plan) -> Duration {
+    match plan.ends {
+        Ends::AfterTheScenes => Duration::from_secs(20),
+        Ends::AtTheFirstViolation | Ends::Never => Duration::from_secs(2),
+    }
+}
 
 async fn member(world: Arc<World>, group: Arc<Group>) {
     let proxy = group.key as usize % 2;
@@ -448,8 +453,8 @@ async fn share(world: &World, line: &Line, group: &Group) -> Result<(), (&'stati
     let (seen, at_least) = (sight.of(register), owed(&sight, before.value, told));
     // Another of them may have been told of a loss meanwhile, or have gone on to a new Causeway.
     let mut now = group.known(line.epoch);
-    let begun = Instant::now();
-    while seen < at_least && now.losses == before.losses && begun.elapsed() < HEARSAY {
+    let deadline = Instant::now() + hearsay(world.plan);
+    while seen < at_least && now.losses == before.losses && Instant::now() < deadline {
         sleep(Duration::from_millis(5)).await;
         now = group.known(line.epoch);
     }

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use causeway::app::{Causeway, Running};
+use causeway::app::{Causeway, Running, StartError};
 use causeway::lab::{APP_DATABASE, APP_USER, Lab, LabNode};
 use causeway::routing::Guarantees;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, sleep};
 use tokio_postgres::Client;
 
 use super::line::{Letter, in_time};
@@ -241,7 +241,18 @@ impl Proxy {
         }
         let mut config = support::config(lab, self.region);
         config.listen = self.address;
-        *running = Some(Causeway::start_with(config, guarantees).await.unwrap());
+        let begun = Instant::now();
+        let started = loop {
+            match Causeway::start_with(config.clone(), guarantees).await {
+                Ok(started) => break started,
+                // Somebody else's connection may have been given its port meanwhile.
+                Err(StartError::Listen { .. }) if begun.elapsed() < support::PATIENCE => {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        *running = Some(started);
         self.epoch.fetch_add(1, Ordering::SeqCst);
     }
 
