@@ -123,7 +123,9 @@ impl Lab {
         let upstream = replica
             .upstream()
             .unwrap_or_else(|| panic!("{} began as the primary", replica.name()));
-        let written = self.node(&upstream).insert_lsn().await?;
+        let upstream = self.node(&upstream);
+        let written = upstream.insert_lsn().await?;
+        upstream.flush_wal(written).await?;
         replica.until_replayed(written).await
     }
 

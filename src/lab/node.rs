@@ -155,6 +155,22 @@ impl LabNode {
         Ok(lsn.unwrap_or(Lsn::ZERO).normalised(WalGeometry::default()))
     }
 
+    /// Has a primary flush its WAL up to `written`, and so send it: what a transaction has left that was rolled back is
+    /// flushed with the next commit, or after some 15 s.
+    pub(super) async fn flush_wal(&self, written: Lsn) -> Result<(), LabError> {
+        let admin = self.admin().await?;
+        let flushed = self
+            .lsn(&admin, "SELECT pg_current_wal_flush_lsn()::text")
+            .await?;
+        if flushed < Some(written) {
+            let commit = "BEGIN; SET LOCAL synchronous_commit = local; \
+                SELECT pg_logical_emit_message(true, 'lab', ''); COMMIT";
+            let committed = admin.batch_execute(commit).await;
+            committed.map_err(|error| self.failed(error))?;
+        }
+        Ok(())
+    }
+
     /// Ends the servers of `user`'s sessions; says how many.
     pub async fn terminate_backends(&self, user: &str) -> Result<u64, LabError> {
         let admin = self.admin().await?;

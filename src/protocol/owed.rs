@@ -47,6 +47,7 @@ impl Request {
 
 /// What becomes of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
 pub enum Fate {
     /// It goes to the client.
     Forward,
@@ -72,6 +73,8 @@ pub enum Fate {
 }
 
 impl Fate {
+    const COUNT: usize = Fate::Holdings as usize + 1;
+
     /// It holds a position.
     pub fn captures(self) -> bool {
         matches!(self, Fate::Capture | Fate::CaptureOfCommit)
@@ -145,13 +148,14 @@ pub struct Owed {
     copying: Copying,
     /// Parses of named statements that are not answered.
     parses: usize,
+    /// Of each fate, how many replies have not come: a pipeline may be long.
+    of_fate: [u32; Fate::COUNT],
 }
 
 impl Owed {
     /// A reply of this fate has not come yet.
     pub fn owes(&self, fate: Fate) -> bool {
-        let is_such = |entry: &Entry| matches!(entry, Entry::Reply(_, of) if *of == fate);
-        self.entries.iter().any(is_such)
+        self.of_fate[fate as usize] > 0
     }
 
     /// Parses of named statements are not answered yet.
@@ -225,7 +229,16 @@ impl Owed {
             Cycle::Open
         };
         self.parses += usize::from(request.is_named_parse());
+        self.of_fate[fate as usize] += 1;
         self.entries.push_back(Entry::Reply(request, fate));
+    }
+
+    /// Takes out the entry at `place`.
+    fn remove(&mut self, place: usize) {
+        if let Some(Entry::Reply(request, fate)) = self.entries.remove(place) {
+            self.parses -= usize::from(request.is_named_parse());
+            self.of_fate[fate as usize] -= 1;
+        }
     }
 
     pub fn push_synthetic(&mut self, reply: Synthetic) {
@@ -253,13 +266,14 @@ impl Owed {
     /// If a COMMIT has failed, and the capture that was to end its cycle is skipped with it: a Sync
     /// takes its place, which is to be sent.
     pub fn skips_capture(&mut self) -> bool {
-        match self.entries.front_mut() {
-            Some(capture @ Entry::Reply(_, Fate::CaptureOfCommit)) => {
-                *capture = Entry::Reply(Request::Sync, Fate::Forward);
-                true
-            }
-            _ => false,
+        if self.next_fate() != Fate::CaptureOfCommit {
+            return false;
         }
+        self.remove(0);
+        self.of_fate[Fate::Forward as usize] += 1;
+        self.entries
+            .push_front(Entry::Reply(Request::Sync, Fate::Forward));
+        true
     }
 
     /// Nothing of what is still owed shall reach the client.
@@ -271,6 +285,8 @@ impl Owed {
                 *fate = Fate::Swallow;
             }
         }
+        self.of_fate = [0; Fate::COUNT];
+        self.of_fate[Fate::Swallow as usize] = self.entries.len() as u32;
     }
 
     /// Accounts for a message of the server that answers a request. Requests that an error has
@@ -290,7 +306,7 @@ impl Owed {
             }
             b'd' | b'c' => Progress::Within,
             backend::READY_FOR_QUERY if request.ends_cycle() => {
-                self.entries.pop_front();
+                self.remove(0);
                 self.copying = Copying::Not;
                 Progress::Ready(request)
             }
@@ -340,8 +356,7 @@ impl Owed {
             self.copying = Copying::Not;
         }
         if done {
-            self.parses -= usize::from(request.is_named_parse());
-            self.entries.pop_front();
+            self.remove(0);
             Ok(Progress::Done(request))
         } else {
             Ok(Progress::Within)
@@ -355,13 +370,10 @@ impl Owed {
         while let Some(entry) = self.entries.front() {
             match *entry {
                 Entry::Reply(request, _) if request.ends_cycle() => return unsaid,
-                Entry::Reply(request, _) => {
-                    self.parses -= usize::from(request.is_named_parse());
-                    void(request);
-                }
+                Entry::Reply(request, _) => void(request),
                 Entry::Synthetic(_) => unsaid += 1,
             }
-            self.entries.pop_front();
+            self.remove(0);
         }
         if self.is_mid_cycle() {
             self.cycle = Cycle::Failed;
@@ -380,7 +392,7 @@ impl Owed {
         if request == Request::Execute {
             self.cycle = Cycle::Open;
             while matches!(self.entries.get(1), Some(Entry::Reply(Request::Sync, _))) {
-                self.entries.remove(1);
+                self.remove(1);
                 ignored += 1;
             }
         }
@@ -394,6 +406,8 @@ impl Owed {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Plays `tags` against a queue of `requests`; gives what was voided and what is left.
@@ -522,6 +536,79 @@ mod tests {
         assert_eq!(ended.progress, Progress::Ready(Request::Sync));
         assert_eq!(ended.fate, Fate::Forward);
         assert!(owed.is_at_rest());
+    }
+
+    /// The tag that ends the reply to a request.
+    fn end_of(request: Request) -> u8 {
+        match request {
+            Request::Query | Request::FunctionCall | Request::Sync => b'Z',
+            Request::Parse(_) | Request::ParseInVain | Request::ParseInSql => b'1',
+            Request::Bind => b'2',
+            Request::Close | Request::CloseInSql | Request::Evict(_) => b'3',
+            Request::DescribeStatement(_) | Request::DescribePortal => b'n',
+            Request::Execute => b'C',
+        }
+    }
+
+    const REQUESTS: [Request; 7] = [
+        Request::Query,
+        Request::FunctionCall,
+        Request::Sync,
+        Request::Parse(0),
+        Request::Parse(7),
+        Request::Bind,
+        Request::Execute,
+    ];
+
+    const FATES: [Fate; Fate::COUNT] = [
+        Fate::Forward,
+        Fate::Swallow,
+        Fate::Settings,
+        Fate::Perhaps,
+        Fate::Capture,
+        Fate::CaptureOfCommit,
+        Fate::Number,
+        Fate::Trial,
+        Fate::Sight,
+        Fate::Holdings,
+    ];
+
+    proptest! {
+        #[test]
+        fn what_is_counted_is_what_is_in_the_queue(
+            steps in prop::collection::vec((0..12_usize, 0..REQUESTS.len(), 0..FATES.len()), 0..60)
+        ) {
+            let mut owed = Owed::default();
+            for (step, request, fate) in steps {
+                match (step, owed.entries.front().copied()) {
+                    (0, _) => owed.swallow_all(),
+                    (1, _) => owed.push_synthetic(Synthetic::Nothing),
+                    (2, _) => {
+                        owed.skips_capture();
+                    }
+                    (3.., Some(Entry::Synthetic(_))) => {
+                        owed.pop_synthetic();
+                    }
+                    (3, Some(_)) => {
+                        owed.receive(b'E', |_| {}).unwrap();
+                    }
+                    (4, Some(Entry::Reply(Request::Execute, _))) => {
+                        // It may be refused, in the middle of a cycle.
+                        let _ = owed.receive(b'G', |_| {});
+                    }
+                    (4..7, Some(Entry::Reply(request, _))) => {
+                        owed.receive(end_of(request), |_| {}).unwrap();
+                    }
+                    _ => owed.push(REQUESTS[request], FATES[fate]),
+                }
+                for fate in FATES {
+                    let is_such = |entry: &Entry| matches!(entry, Entry::Reply(_, of) if *of == fate);
+                    prop_assert_eq!(owed.owes(fate), owed.entries.iter().any(is_such), "{:?}", fate);
+                }
+                let is_parse = |entry: &Entry| matches!(entry, Entry::Reply(Request::Parse(1..), _));
+                prop_assert_eq!(owed.has_parses(), owed.entries.iter().any(is_parse));
+            }
+        }
     }
 
     #[test]

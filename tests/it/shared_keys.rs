@@ -249,7 +249,8 @@ async fn run(pair: &Pair, prefix: Option<&str>) -> Arc<Tally> {
 /// Killed, it comes back with nothing, or with what it had long ago: neither hides anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_away_or_has_forgotten_hides_nothing() {
-    let mut pair = Pair::new().await;
+    // While it is away, each answer waits as long for the replicas, which stand still here.
+    let mut pair = Pair::patient(Duration::from_secs(2), |_, _| {}).await;
     let one = keyed(&pair.here, "user:1").await;
     let other = keyed(&pair.there, "user:1").await;
     write(&one, 1).await;
