@@ -320,9 +320,9 @@ impl Session {
         tracing::warn!(
             pid = self.cancel.pid(),
             xid = xid.map(|xid| xid.0),
-            "a failover may have lost what a session had written last"
+            "a failover may have lost what a session had written or seen last"
         );
-        let message = "what was written last may have been lost in a failover";
+        let message = "what was written or seen last may have been lost in a failover";
         let warning = Fault::new(Severity::Warning, SqlState::WARNING, message)
             .with_detail(format!(
                 "It was {what} of timeline {timeline}, of which it is not known whether the new timeline has it.",
