@@ -86,12 +86,9 @@ impl Network {
             round_trip,
             cut: None,
         });
-        let distance = Distance {
-            line: watched,
-            clock: self.alarm.clock(),
-            target,
-        };
-        let task = self.links.spawn(serve(listener, distance));
+        let task = self
+            .links
+            .spawn(serve(listener, watched, self.alarm.clock()));
         Ok(Link {
             port,
             line,
@@ -161,7 +158,7 @@ impl Distance {
     }
 }
 
-async fn serve(listener: std::net::TcpListener, distance: Distance) {
+async fn serve(listener: std::net::TcpListener, line: watch::Receiver<Line>, clock: Clock) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -174,10 +171,13 @@ async fn serve(listener: std::net::TcpListener, distance: Distance) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    let mut distance = distance.clone();
-                    let line = *distance.line.borrow_and_update();
-                    distance.target = line.target;
-                    connections.spawn(carry(client, line.round_trip, distance));
+                    let now = *line.borrow();
+                    let distance = Distance {
+                        line: line.clone(),
+                        clock: clock.clone(),
+                        target: now.target,
+                    };
+                    connections.spawn(carry(client, now.round_trip, distance));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "lab: a link cannot accept");

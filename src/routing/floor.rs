@@ -50,6 +50,7 @@ pub enum Lost {
 struct Written {
     /// The number of its transaction, if that was asked for.
     xid: Option<Xid>,
+    /// It was committed by this moment.
     by: Instant,
     /// Nothing was written or seen since then but what has been committed before it: the floor's moment is this one.
     is_last: bool,
@@ -371,15 +372,15 @@ impl Floor {
             return;
         };
         let covers = topology.switches.covers(old, written.by);
-        let survived = match (covers, topology.switches.common(old, new)) {
-            (Some(covers), Some(common)) => covers <= common,
-            _ => false,
-        };
-        if survived {
-            self.primary_after = self.primary_after.filter(|_| !written.is_last);
-            self.lsn = self.lsn.max(covers.unwrap_or_default());
-        } else if written.shown_by.is_none() {
-            self.lost = Some(Lost::Perhaps(old, written.xid));
+        match (covers, topology.switches.common(old, new)) {
+            (Some(covers), Some(common)) if covers <= common => {
+                self.primary_after = self.primary_after.filter(|_| !written.is_last);
+                self.lsn = self.lsn.max(covers);
+            }
+            _ if written.shown_by.is_none() => {
+                self.lost = Some(Lost::Perhaps(old, written.xid));
+            }
+            _ => {}
         }
     }
 

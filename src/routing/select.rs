@@ -93,10 +93,10 @@ pub fn select(
             mark,
         } => (fresh, behind, mark),
     };
-    // Those that are as near as the nearest of `nodes`.
+    // Those of `nodes` that are as near as the nearest of them.
     let near = |nodes: NodeSet, nearest: Distance| -> NodeSet {
-        let near = |index: &NodeIndex| distance(*index).as_near_as(nearest);
-        nodes.iter().filter(near).collect()
+        let is_near = |index: &NodeIndex| distance(*index).as_near_as(nearest);
+        nodes.iter().filter(is_near).collect()
     };
     let pick = |nodes: NodeSet| draw(nodes, topology, preference, &load);
     let (fresh_best, behind_best) = (nearest(fresh), nearest(behind));
@@ -133,11 +133,14 @@ pub fn select(
             if at_most.is_zero() {
                 return go;
             }
-            let near = near(behind, nearest);
+            let candidates = near(behind, nearest);
             let is_worth = |index: &NodeIndex| preference.is_worth(*index, at_most);
-            let hopeful: NodeSet = near.iter().filter(is_worth).collect();
+            let hopeful: NodeSet = candidates.iter().filter(is_worth).collect();
             Choice::Wait {
-                replica: pick(if hopeful.is_empty() { near } else { hopeful }),
+                replica: pick(match hopeful.is_empty() {
+                    true => candidates,
+                    false => hopeful,
+                }),
                 mark,
                 at_most,
             }

@@ -507,8 +507,13 @@ async fn an_old_token_asks_nothing_of_a_transaction_on_a_replica() {
         let route = raw.query("SHOW causeway.last_route").await;
         let insert = format!("INSERT INTO t VALUES ({})", 200 + id);
         client.batch_execute(&insert).await.unwrap();
-        // The primary is probed.
-        tokio::time::sleep(4 * OFTEN).await;
+        // A token of what was seen on the primary waits for a probe of it.
+        ask(
+            &client,
+            "SELECT count(*) FROM t /* causeway.consistency='strong' */",
+        )
+        .await;
+        ask(&client, "SHOW causeway.token").await;
         let commented = format!("SELECT 1 /* causeway.token='{old}' */");
         let answer = raw.query(&commented).await;
         assert_eq!(answer, "T D(1) C(SELECT 1) Z(T)", "{route}");
