@@ -248,9 +248,10 @@ impl Session {
                     self.services.patience.learn(replica, waited, end);
                     self.services.metrics.waited(end, waited);
                     reason = if reached { Reason::Waited } else { reason };
-                    max_wait = match reached {
-                        true => max_wait.saturating_sub(waited),
-                        false => Duration::ZERO,
+                    // Of what is asked for by its number the position may have come to be known instead.
+                    max_wait = match mark {
+                        Mark::Transaction(..) if reached => at_most.saturating_sub(waited),
+                        Mark::Transaction(..) | Mark::Position(_) => Duration::ZERO,
                     };
                 }
             }
